@@ -1,0 +1,108 @@
+// The receive side's memory and window: a ring for bytes in order (and, beyond a hole, for bytes out of order at their
+// place), growing with use up to its limit and given back when empty. RFC 9293 3.8.6.2.2 (silly windows), RFC 7323 2.4.
+// It knows sequence numbers only as distances from RCV.NXT.
+
+import { Ring } from '../base/ring.ts';
+import { Slab } from '../base/slab.ts';
+import type { TcpLimits } from './limits.ts';
+
+/** Bytes from the guest, until the host has taken them. */
+export class ReceiveBuffer {
+  readonly ring: Ring;
+  /** What the window is computed from: grows while the flow fills it. */
+  target: number;
+  /** Bytes that arrived since the host last emptied the ring: the growth rule's measure. */
+  #sinceEmpty = 0;
+  /** Reach of what is stored out of order, from RCV.NXT. */
+  beyond = 0;
+  #pinned = false;
+  /** A block the host still reads from after the ring has moved on. */
+  #retired = -1;
+  readonly #slab: Slab;
+  readonly #max: number;
+
+  constructor(slab: Slab, limits: TcpLimits) {
+    this.#slab = slab;
+    this.ring = new Ring(slab.mem);
+    this.target = limits.rcvBufInitial;
+    this.#max = limits.rcvBufMax;
+  }
+
+  /** Bytes that may still be promised beyond what is held. */
+  get free(): number {
+    return Math.max(0, this.target - this.ring.used);
+  }
+
+  /**
+   * Stores a payload `at` bytes beyond RCV.NXT.
+   * @returns false when there is no memory, or it lies beyond what the ring may ever hold: it must then not be acknowledged.
+   */
+  store(at: number, buf: Uint8Array, off: number, len: number): boolean {
+    const need = this.ring.used + at + len;
+    if (need > this.#max || (need > this.ring.cap && !this.#grow(need))) return false;
+    this.ring.writeAt(this.ring.used + at, buf, off, len);
+    if (at + len > this.beyond) this.beyond = at + len;
+    return true;
+  }
+
+  /** `len` stored bytes are in order now: they can be read. */
+  advance(len: number): void {
+    this.ring.commit(len);
+    this.beyond = Math.max(0, this.beyond - len);
+    this.#sinceEmpty += len;
+  }
+
+  pin(): void {
+    this.#pinned = true;
+  }
+
+  /** The host took `len` bytes. Doubles the target when a whole window's worth went through without a pause. */
+  consume(len: number): void {
+    this.#pinned = false;
+    if (this.#retired >= 0) {
+      this.#slab.free(this.#retired);
+      this.#retired = -1;
+    }
+    this.ring.consume(len);
+    if (this.ring.used > 0) return;
+    if (this.#sinceEmpty * 2 >= this.target && this.target < this.#max && !this.#slab.tight) this.target = Math.min(this.target * 2, this.#max);
+    this.#sinceEmpty = 0;
+    if (this.beyond === 0) this.#release();
+  }
+
+  /** Gives everything back. A block that the host still reads from must not be reused: `close` waits for `consume`. */
+  close(): void {
+    if (this.#pinned) return;
+    if (this.#retired >= 0) this.#slab.free(this.#retired);
+    this.#retired = -1;
+    this.#release();
+  }
+
+  get pinned(): boolean {
+    return this.#pinned;
+  }
+
+  /** Forgets what is held out of order (RFC 2018 8 allows it): memory is wanted elsewhere. */
+  forgetBeyond(): void {
+    this.beyond = 0;
+    if (this.ring.used === 0 && !this.#pinned) this.#release();
+  }
+
+  #release(): void {
+    if (this.ring.off >= 0) this.#slab.free(this.ring.off);
+    this.ring.detach();
+  }
+
+  #grow(need: number): boolean {
+    const off = this.#slab.alloc(need);
+    if (off < 0) return false;
+    const old = this.ring.off;
+    this.ring.moveTo(off, Slab.blockSize(need), this.ring.used + this.beyond);
+    if (old >= 0) {
+      // While the host reads from the block it was given, that block stays; one retired before it is a mere copy.
+      if (this.#pinned && this.#retired < 0) this.#retired = old;
+      else this.#slab.free(old);
+    }
+    return true;
+  }
+}
