@@ -1,0 +1,418 @@
+// The query state machine: which server is asked when, over what, and which answer is believed. Sans-I/O: it hands queries to a
+// transport and takes messages and failures from it. One question in flight is shared by all who ask it.
+// It neither caches nor knows guests. RFC 1035 7, RFC 5452, RFC 7766 5, RFC 2181 9.
+//
+// Order of events for one lookup, servers A (preferred) and B:
+//   0 ms A, 800 ms B too (all attempts stay open, the first good answer wins), then round again, the third round over TCP,
+//   SERVFAIL after 4.5 s: guests give up at 5. A socket error or a useless rcode moves on at once instead of after 800 ms.
+
+import { getU16 } from '../base/bytes.ts';
+import type { Millis } from '../base/clock.ts';
+import { DeadlineQueue } from '../base/deadline-queue.ts';
+import type { Random } from '../base/random.ts';
+import type { IpAddress } from '../ip/address.ts';
+import { AnswerWriter } from './answer.ts';
+import { Attempt, Lookup, type Waiter } from './lookup.ts';
+import {
+  CLASS_IN,
+  HEADER_BYTES,
+  MESSAGE_MAX_BYTES,
+  QueryView,
+  RCODE_FORMERR,
+  RCODE_NOERROR,
+  RCODE_NOTIMP,
+  RCODE_NXDOMAIN,
+  RCODE_REFUSED,
+  RCODE_SERVFAIL,
+  TYPE_A,
+  TYPE_AAAA,
+  TYPE_AXFR,
+  TYPE_IXFR,
+  TYPE_SOA,
+  UDP_SAFE_BYTES,
+} from './message.ts';
+import { nameToText } from './name.ts';
+import { type QuestionKey, QuestionTable } from './question-table.ts';
+import type { ServerAddress } from './resolv-conf.ts';
+import { ResponseView } from './response.ts';
+import { type Server, ServerList } from './server.ts';
+import type { DnsStats } from './stats.ts';
+
+/** Patience with one server before another (or the same again) is asked as well. */
+const STEP_MS = 800;
+/** The same for a TCP connection, which takes at least two round trips. */
+const TCP_STEP_MS = 1500;
+/** Total patience: stub resolvers give up after 5 s. */
+const DEADLINE_MS = 4500;
+/** How long a probe may take after its lookup was answered by another server. */
+const PROBE_MS = 1000;
+/** Attempts open at once, so that free ids stay easy to find and hard to guess. */
+const ATTEMPTS_MAX = 32_768;
+/** Answers beyond this are not kept as second best; their rcode is. */
+const BEST_MAX_BYTES = 4096;
+/** TTL of addresses from the host's own resolver, which tells none. */
+const HOST_TTL_SEC = 5;
+
+/** How the resolver sends. Failures and answers come later, never from inside these calls. */
+export interface ResolverTransport {
+  /** Sends `attempt.wire`; sets `attempt.channel`. */
+  send(attempt: Attempt, now: Millis): void;
+  /** Nobody waits for it any more. */
+  cancel(attempt: Attempt): void;
+  /** Asks the host's own resolver for all addresses of a name. @returns false if too many are asked already. */
+  lookupHost(lookup: Lookup, name: string, now: Millis): boolean;
+}
+
+export const ResolveVerdict = {
+  /** The waiter will be called (or has been already). */
+  Pending: 0,
+  /** This client has too many questions open: REFUSED. */
+  ClientLimit: 1,
+  /** All have: SERVFAIL. */
+  Full: 2,
+} as const;
+export type ResolveVerdict = (typeof ResolveVerdict)[keyof typeof ResolveVerdict];
+
+export interface ResolverOptions {
+  readonly transport: ResolverTransport;
+  readonly random: Random;
+  readonly stats: DnsStats;
+  /** Questions in flight at most. */
+  readonly maxInFlight: number;
+  /** Waiters of one client at most. */
+  readonly maxPerClient: number;
+  /** Called once for each lookup that a server answered, before its waiters. */
+  readonly onAnswered: (lookup: Lookup, view: ResponseView, now: Millis) => void;
+}
+
+export class Resolver {
+  readonly servers: ServerList = new ServerList();
+  /** `options use-vc`: TCP only. */
+  useTcp = false;
+  readonly #transport: ResolverTransport;
+  readonly #random: Random;
+  readonly #stats: DnsStats;
+  readonly #maxInFlight: number;
+  readonly #maxPerClient: number;
+  readonly #onAnswered: (lookup: Lookup, view: ResponseView, now: Millis) => void;
+  readonly #table = new QuestionTable<Lookup>();
+  readonly #open = new Set<Lookup>();
+  readonly #attempts = new Map<number, Attempt>();
+  readonly #perClient = new Map<number, number>();
+  readonly #deadlines = new DeadlineQueue();
+  readonly #view = new ResponseView();
+  readonly #made = new ResponseView();
+  readonly #query = new QueryView();
+  readonly #writer = new AnswerWriter(new Uint8Array(MESSAGE_MAX_BYTES));
+  readonly #onLookupDeadline = (l: Lookup, now: Millis): void => this.#onDeadline(l, now);
+
+  constructor(options: ResolverOptions) {
+    this.#transport = options.transport;
+    this.#random = options.random;
+    this.#stats = options.stats;
+    this.#maxInFlight = options.maxInFlight;
+    this.#maxPerClient = options.maxPerClient;
+    this.#onAnswered = options.onAnswered;
+  }
+
+  /** Questions in flight. */
+  get inFlight(): number {
+    return this.#open.size;
+  }
+
+  /** Queries in flight, probes included. */
+  get attemptsInFlight(): number {
+    return this.#attempts.size;
+  }
+
+  nextDeadline(): Millis {
+    return this.#deadlines.next;
+  }
+
+  poll(now: Millis): void {
+    this.#deadlines.run(now);
+  }
+
+  /** Takes a new list of servers. Open questions are asked anew there: an answer of the old ones may be wrong now. */
+  setServers(addresses: readonly ServerAddress[], now: Millis): boolean {
+    if (!this.servers.replace(addresses)) return false;
+    for (const l of [...this.#open]) {
+      for (const a of [...l.attempts]) this.#cancel(a);
+      l.best = undefined;
+      l.bestRcode = -1;
+      this.#start(l, now);
+    }
+    return true;
+  }
+
+  /** Asks upstream, or joins who asks already. The waiter belongs to the resolver until its answer. */
+  resolve(q: QueryView, key: QuestionKey, waiter: Waiter, localVersion: number, now: Millis): ResolveVerdict {
+    const count = this.#perClient.get(waiter.client) ?? 0;
+    if (count >= this.#maxPerClient) return ResolveVerdict.ClientLimit;
+    const joined = q.shareable ? this.#table.find(key) : undefined;
+    if (joined === undefined && this.#open.size >= this.#maxInFlight) return ResolveVerdict.Full;
+    this.#perClient.set(waiter.client, count + 1);
+    if (joined !== undefined) {
+      this.#stats.shared++;
+      waiter.next = joined.waiters;
+      joined.waiters = waiter;
+      return ResolveVerdict.Pending;
+    }
+    const l = new Lookup(q, key, localVersion, this.#onLookupDeadline);
+    l.waiters = waiter;
+    l.deadline = now + DEADLINE_MS;
+    this.#open.add(l);
+    if (l.shareable) this.#table.add(l);
+    this.#stats.lookups++;
+    this.#start(l, now);
+    return ResolveVerdict.Pending;
+  }
+
+  /**
+   * A message from a server. Believed only if channel, server, id and question are those of an open query (RFC 5452 9.1).
+   * @returns false if it was ignored; the wait goes on.
+   */
+  onMessage(
+    server: Server,
+    tcp: boolean,
+    channel: unknown,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    now: Millis,
+  ): boolean {
+    const a = len >= HEADER_BYTES ? this.#attempts.get(getU16(buf, off)) : undefined;
+    if (a === undefined || a.server !== server || a.tcp !== tcp || a.channel !== channel) return this.#ignore();
+    const l = a.lookup;
+    const view = this.#view;
+    const whole = view.wrap(buf, off, len);
+    // Some servers send an error as a bare header; others cut a TC answer in the middle of a record.
+    const bareError = whole && view.questions === 0 && view.rcode !== RCODE_NOERROR;
+    if (!whole && !(view.questionEnd > 0 && view.truncated && !tcp)) return this.#ignore();
+    if (!bareError && !view.asks(l.query.wire, HEADER_BYTES, l.nameLen, l.type, l.klass)) return this.#ignore();
+    server.onAnswer(a.sentAt, now);
+    this.#forget(a);
+    if (l.finished) this.#settle(l);
+    else if (view.truncated && !tcp) {
+      this.#keepBest(l, whole);
+      this.#ask(l, server, true, false, now);
+      l.nextStepAt = now + TCP_STEP_MS;
+      this.#deadlines.update(l);
+    } else if (isUseless(view.rcode)) {
+      this.#keepBest(l, !bareError);
+      this.#advance(l, now);
+    } else if (isPartialTransfer(view)) {
+      this.#finishError(l, RCODE_NOTIMP, now);
+    } else {
+      this.#finish(l, view, now);
+    }
+    return true;
+  }
+
+  /** The host could not send a query, or not receive its answer: ECONNREFUSED, no route, no socket, connection closed. */
+  onFailure(a: Attempt, now: Millis): void {
+    if (!a.live) return;
+    this.#stats.hostErrors++;
+    // A closed TCP port says little about a server that has just answered over UDP.
+    if (!a.tcp || this.useTcp) a.server.onFailure(now);
+    this.#forget(a);
+    if (a.lookup.finished) this.#settle(a.lookup);
+    else this.#advance(a.lookup, now);
+  }
+
+  /** The host's own resolver has answered `lookupHost`. @param addresses undefined: it failed; `exists` false: no such name. */
+  onHostAddresses(l: Lookup, addresses: readonly IpAddress[] | undefined, exists: boolean, now: Millis): void {
+    if (l.finished || !this.#open.has(l) || this.servers.all.length > 0) return;
+    if (addresses === undefined) {
+      this.#finishFailed(l, now);
+      return;
+    }
+    const q = this.#query;
+    q.wrap(l.query.wire, 0, l.query.wire.length);
+    const rcode = exists ? RCODE_NOERROR : RCODE_NXDOMAIN;
+    this.#writer.begin(q, rcode, false);
+    for (const a of addresses) {
+      if ((l.type === TYPE_A) === a.isV4) this.#writer.addAddress(a, HOST_TTL_SEC);
+    }
+    this.#finishMade(l, this.#writer.finish(q, rcode), now);
+  }
+
+  /** Answers all open questions SERVFAIL: the service ends. */
+  close(now: Millis): void {
+    for (const l of [...this.#open]) this.#finishError(l, RCODE_SERVFAIL, now);
+    for (const a of [...this.#attempts.values()]) {
+      this.#cancel(a);
+      this.#settle(a.lookup);
+    }
+  }
+
+  #ignore(): false {
+    this.#stats.ignoredAnswers++;
+    return false;
+  }
+
+  #start(l: Lookup, now: Millis): void {
+    const order = this.servers.order();
+    l.order = order;
+    l.step = 0;
+    if (order.length === 0) {
+      l.nextStepAt = l.deadline;
+      this.#deadlines.update(l);
+      const address = l.klass === CLASS_IN && (l.type === TYPE_A || l.type === TYPE_AAAA);
+      const name = nameToText(l.query.wire, HEADER_BYTES, l.nameLen).toLowerCase();
+      if (!address || name === '.' || name.includes('\\') || !this.#transport.lookupHost(l, name, now)) {
+        this.#finishFailed(l, now);
+      }
+      return;
+    }
+    // With nobody healthy there is no order to keep: whoever is back first answers.
+    const all = order[0]!.suspect ? order.length : 1;
+    while (l.step < all) this.#askNext(l, now);
+    if (all === 1) {
+      const due = order.find((s) => s.suspect && s.probeAt <= now);
+      if (due !== undefined) {
+        due.onProbe(now);
+        this.#ask(l, due, false, true, now);
+      }
+    }
+    this.#deadlines.update(l);
+  }
+
+  /** Asks the next server of the order, going round; the third round goes over TCP, for networks that lose DNS over UDP. */
+  #askNext(l: Lookup, now: Millis): void {
+    const n = l.order.length;
+    const tcp = Math.floor(l.step / n) === 2;
+    this.#ask(l, l.order[l.step % n]!, tcp, false, now);
+    l.step++;
+    l.nextStepAt = now + (tcp ? TCP_STEP_MS : STEP_MS);
+  }
+
+  #ask(l: Lookup, server: Server, tcp: boolean, probe: boolean, now: Millis): void {
+    if (this.#attempts.size >= ATTEMPTS_MAX) return;
+    let id = this.#random.i32() & 0xffff;
+    while (this.#attempts.has(id)) id = this.#random.i32() & 0xffff;
+    const overTcp = tcp || this.useTcp || l.query.wire.length > UDP_SAFE_BYTES;
+    const a = new Attempt(l, server, overTcp, probe, id, now);
+    this.#attempts.set(id, a);
+    l.attempts.push(a);
+    server.sent++;
+    this.#stats.upstreamSent++;
+    if (overTcp) this.#stats.upstreamTcp++;
+    this.#transport.send(a, now);
+  }
+
+  /** An attempt came to nothing: the next server at once, or the end if all were asked and nothing is out. */
+  #advance(l: Lookup, now: Millis): void {
+    if (l.step < l.order.length) this.#askNext(l, now);
+    else if (l.attempts.length === 0) {
+      this.#finishFailed(l, now);
+      return;
+    }
+    this.#deadlines.update(l);
+  }
+
+  #onDeadline(l: Lookup, now: Millis): void {
+    if (l.finished) {
+      for (const a of [...l.attempts]) {
+        this.#silence(a, now);
+        this.#cancel(a);
+      }
+      this.#settle(l);
+      return;
+    }
+    const last = now >= l.deadline;
+    for (const a of l.attempts) {
+      if (last || now - a.sentAt >= (a.tcp ? TCP_STEP_MS : STEP_MS)) this.#silence(a, now);
+    }
+    // With an error in hand and everybody asked, it is not worth another round; a truncated answer is worth waiting on.
+    if (last || l.order.length === 0 || (l.bestRcode > 0 && l.step >= l.order.length)) this.#finishFailed(l, now);
+    else this.#askNext(l, now);
+  }
+
+  #silence(a: Attempt, now: Millis): void {
+    if (a.silent) return;
+    a.silent = true;
+    this.#stats.timeouts++;
+    if (!a.tcp || this.useTcp) a.server.onSilence(a.sentAt, now);
+  }
+
+  /** A truncated answer is worth more than an error, an earlier error more than a later. */
+  #keepBest(l: Lookup, usable: boolean): void {
+    const { buf, off, length, rcode } = this.#view;
+    if (l.bestRcode >= 0 && (rcode !== RCODE_NOERROR || l.bestRcode === RCODE_NOERROR)) return;
+    if (rcode === RCODE_NOERROR && !(usable && length <= BEST_MAX_BYTES)) return;
+    l.bestRcode = rcode;
+    l.best = usable && length <= BEST_MAX_BYTES ? Uint8Array.from(buf.subarray(off, off + length)) : undefined;
+  }
+
+  /** Nobody gave a good answer: the best of the others, else SERVFAIL. */
+  #finishFailed(l: Lookup, now: Millis): void {
+    if (l.best !== undefined && this.#made.wrap(l.best, 0, l.best.length)) this.#finish(l, this.#made, now);
+    else if (l.bestRcode >= 0) this.#finishError(l, l.bestRcode, now);
+    else {
+      this.#stats.failures++;
+      this.#finishError(l, RCODE_SERVFAIL, now);
+    }
+  }
+
+  #finishError(l: Lookup, rcode: number, now: Millis): void {
+    this.#query.wrap(l.query.wire, 0, l.query.wire.length);
+    this.#finishMade(l, this.#writer.error(this.#query, rcode), now);
+  }
+
+  #finishMade(l: Lookup, len: number, now: Millis): void {
+    this.#made.wrap(this.#writer.out, 0, len);
+    this.#finish(l, this.#made, now);
+  }
+
+  #finish(l: Lookup, view: ResponseView, now: Millis): void {
+    this.#open.delete(l);
+    this.#table.remove(l);
+    l.finished = true;
+    for (const a of [...l.attempts]) if (!a.probe) this.#cancel(a);
+    // A probe outlives its lookup, or a distant server could never win against a near one and come back.
+    l.deadline = now + PROBE_MS;
+    this.#settle(l);
+    this.#onAnswered(l, view, now);
+    let w = l.waiters;
+    l.waiters = undefined;
+    while (w !== undefined) {
+      const next = w.next;
+      w.next = undefined;
+      const count = this.#perClient.get(w.client)! - 1;
+      if (count === 0) this.#perClient.delete(w.client);
+      else this.#perClient.set(w.client, count);
+      w.onAnswer(view, now);
+      w = next;
+    }
+  }
+
+  /** Leaves a finished lookup in the queue only for a probe that is still out. */
+  #settle(l: Lookup): void {
+    if (l.attempts.length === 0) this.#deadlines.remove(l);
+    else this.#deadlines.update(l);
+  }
+
+  #cancel(a: Attempt): void {
+    this.#transport.cancel(a);
+    this.#forget(a);
+  }
+
+  #forget(a: Attempt): void {
+    a.live = false;
+    this.#attempts.delete(a.id);
+    const i = a.lookup.attempts.indexOf(a);
+    if (i >= 0) a.lookup.attempts.splice(i, 1);
+  }
+}
+
+/** Rcodes after which another server may know more. NXDOMAIN is an answer. */
+function isUseless(rcode: number): boolean {
+  return rcode === RCODE_SERVFAIL || rcode === RCODE_REFUSED || rcode === RCODE_NOTIMP || rcode === RCODE_FORMERR;
+}
+
+/** A zone transfer that goes on in further messages (RFC 5936 2.2), which one answer cannot carry. */
+function isPartialTransfer(view: ResponseView): boolean {
+  const transfer = view.type === TYPE_AXFR || view.type === TYPE_IXFR;
+  return transfer && view.rcode === RCODE_NOERROR && view.answers > 0 && view.lastAnswerType !== TYPE_SOA;
+}
