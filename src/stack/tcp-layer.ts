@@ -1,0 +1,368 @@
+// The TCP of all guests: which connection a segment belongs to, who may open one, and the environment that connections live in
+// (packet memory, deadlines, wake-ups, segment egress). The connection itself is tcp/.
+
+import { setU16 } from '../base/bytes.ts';
+import { finish, fold } from '../base/checksum.ts';
+import type { Millis } from '../base/clock.ts';
+import { DeadlineQueue } from '../base/deadline-queue.ts';
+import { Drop } from '../base/drop.ts';
+import { type Random, randomBelow } from '../base/random.ts';
+import { SipHash } from '../base/sip-hash.ts';
+import type { Slab } from '../base/slab.ts';
+import { IpAddress, isMartianV4 } from '../ip/address.ts';
+import { UNREACHABLE_HOST, UNREACHABLE_NET, UNREACHABLE_PROHIBITED } from '../ip/icmp.ts';
+import { type Ipv4View, PROTO_TCP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
+import { Connection, type SegmentSink, type TcpEnv } from '../tcp/connection.ts';
+import { CloseReason, RefuseReason, type TcpFlow } from '../tcp/flow.ts';
+import { input, Verdict } from '../tcp/input.ts';
+import type { TcpLimits } from '../tcp/limits.ts';
+import { emitTcpHeader, FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, SegmentView, TCP_HEADER } from '../tcp/segment.ts';
+import { State } from '../tcp/state.ts';
+import type { TcpStats } from '../tcp/stats.ts';
+import type { EgressWriter } from './egress.ts';
+import { FlowTable } from './flow-table.ts';
+import type { FlowAcceptor } from './ports.ts';
+import type { StackStats } from './stats.ts';
+import type { Path, VmPort } from './vm-port.ts';
+
+/** Bytes of an IPv4 and a TCP header. */
+const HEADERS = 40;
+/** Source ports of our own connections towards guests. */
+const EPHEMERAL_FIRST = 32_768;
+const EPHEMERAL_COUNT = 28_232;
+
+/** What the TCP layer asks of the rest of the stack. */
+export interface TcpUplink {
+  /** Somebody's `turn` is due and no turn is running. */
+  onAwake(): void;
+  /** ICMP unreachable about a SYN of a guest. */
+  unreachable(path: Path, code: number, c: Connection, now: Millis): void;
+  /** Resolves a guest's address: `pathKnown` or `pathFailed` follows if it is not known yet. */
+  resolve(guest: IpAddress, now: Millis): Path | undefined;
+  /** A contradiction of our own; the flow has been reset. */
+  onBug(error: unknown, c: Connection): void;
+}
+
+export class TcpLayer implements TcpEnv, SegmentSink {
+  readonly slab: Slab;
+  readonly limits: TcpLimits;
+  readonly stats: TcpStats;
+  readonly sink: SegmentSink = this;
+  readonly deadlines: DeadlineQueue = new DeadlineQueue();
+  readonly table: FlowTable;
+  /** Opens in progress. */
+  opening = 0;
+  readonly #stackStats: StackStats;
+  readonly #egress: EgressWriter;
+  readonly #acceptor: FlowAcceptor;
+  readonly #uplink: TcpUplink;
+  readonly #random: Random;
+  readonly #isnHash: SipHash;
+  readonly #tsHash: SipHash;
+  readonly #seg = new SegmentView();
+  /** TIME-WAIT, oldest first. */
+  readonly #waiting = new Set<Connection>();
+  #awake: Connection[] = [];
+  #spare: Connection[] = [];
+  /** Connections whose guest is being resolved. */
+  readonly #unresolved = new Map<string, Connection[]>();
+
+  constructor(
+    slab: Slab,
+    limits: TcpLimits,
+    stats: StackStats,
+    egress: EgressWriter,
+    acceptor: FlowAcceptor,
+    uplink: TcpUplink,
+    random: Random,
+  ) {
+    this.slab = slab;
+    this.limits = limits;
+    this.stats = stats.tcp;
+    this.#stackStats = stats;
+    this.#egress = egress;
+    this.#acceptor = acceptor;
+    this.#uplink = uplink;
+    this.#random = random;
+    this.#isnHash = new SipHash(random);
+    this.#tsHash = new SipHash(random);
+    this.table = new FlowTable(random.i32());
+  }
+
+  /** Flows that are not in TIME-WAIT. */
+  get flows(): number {
+    return this.table.size - this.#waiting.size;
+  }
+
+  get timeWaits(): number {
+    return this.#waiting.size;
+  }
+
+  // --- From the guest.
+
+  /** A TCP packet from `port`, whole and checked as IPv4. `srcMacOff` is the frame's source MAC in `macBuf`. */
+  onPacket(port: VmPort, ip: Ipv4View, macBuf: Uint8Array, srcMacOff: number, now: Millis): Drop {
+    const seg = this.#seg;
+    const off = ip.payloadOff;
+    const len = ip.end - off;
+    const drop = seg.wrap(ip.buf, off, ip.end);
+    if (drop !== Drop.None) return drop;
+    const src = ip.src;
+    const dst = ip.dst;
+    const sum = pseudoHeaderSumV4(src, dst, PROTO_TCP, len) + this.#egress.sumOf(ip.buf, off, len);
+    if (fold(sum) !== 0xffff) return Drop.TcpBadChecksum;
+    const c = this.table.find4(src, seg.srcPort, dst, seg.dstPort);
+    if (c === undefined) return this.#unknown(port, ip, macBuf, srcMacOff, now);
+    if ((c.path as Path | undefined)?.port !== port) return Drop.TcpWrongVm;
+    try {
+      const verdict = input(c, seg, now);
+      if (verdict === Verdict.NewSyn) return this.#unknown(port, ip, macBuf, srcMacOff, now);
+      if (verdict === Verdict.Reset) this.#resetFor(c.path as Path, dst, src, now);
+    } catch (error) {
+      this.#bug(c, error, now);
+    }
+    return Drop.None;
+  }
+
+  /** RFC 9293 3.10.7.1 and 3.10.7.2 for `#seg`. */
+  #unknown(port: VmPort, ip: Ipv4View, macBuf: Uint8Array, srcMacOff: number, now: Millis): Drop {
+    const seg = this.#seg;
+    const { flags } = seg;
+    if (isMartianV4(ip.dst) || ip.src === ip.dst) return Drop.TcpMartian;
+    if (flags & FLAG_RST) return Drop.TcpNoFlow;
+    if (flags & FLAG_ACK) {
+      this.#resetFor(port.pathTo(macBuf, srcMacOff), ip.dst, ip.src, now);
+      return Drop.TcpNoFlow;
+    }
+    if (!(flags & FLAG_SYN) || flags & FLAG_FIN) return Drop.TcpBadFlags;
+    if (seg.srcPort === 0 || seg.dstPort === 0) return Drop.TcpPortZero;
+    // Over the caps a SYN is dropped, not refused: it is sent again when there may be room (RFC 4987 3.1).
+    if (this.opening >= this.limits.pendingMax) return Drop.TcpSynLimit;
+    if (this.flows >= this.limits.flowsMax) return Drop.TcpFlowLimit;
+    if (seg.mss > 0) port.shown(Math.min(seg.mss, 65_495) + HEADERS);
+    const c = new Connection(
+      this,
+      IpAddress.v4(ip.src),
+      seg.srcPort,
+      IpAddress.v4(ip.dst),
+      seg.dstPort,
+      port,
+      port.info.mtu - HEADERS,
+      false,
+      this.#tsHash.hash4(ip.src, ip.dst, (seg.srcPort << 16) | seg.dstPort, 0),
+      now,
+    );
+    c.path = port.pathTo(macBuf, srcMacOff);
+    port.flows++;
+    this.table.add(c);
+    this.opening++;
+    this.stats.passiveOpens++;
+    c.openPassive(seg, now);
+    this.wake(c);
+    this.#acceptor.onSyn(c, now);
+    return Drop.None;
+  }
+
+  /** RFC 9293 3.5.2: the RST for `#seg`, which belongs to no connection, or not to this one. Never in answer to a RST. */
+  #resetFor(path: Path, src: number, dst: number, now: Millis): void {
+    const seg = this.#seg;
+    if (seg.flags & FLAG_RST || !path.port.icmpLimiter.take(now)) return;
+    const off = this.#egress.reserveIpv4(path.port, TCP_HEADER);
+    if (off < 0) return;
+    const ack = (seg.flags & FLAG_ACK) !== 0;
+    const flags = ack ? FLAG_RST : FLAG_RST | FLAG_ACK;
+    const { mem } = this.slab;
+    emitTcpHeader(mem, off, seg.dstPort, seg.srcPort, ack ? seg.segAck : 0, ack ? 0 : seg.segSeq + seg.segLen, TCP_HEADER, flags, 0);
+    this.stats.resetsToGuest++;
+    this.#finish(path, off, TCP_HEADER, src, dst);
+  }
+
+  // --- Towards the guest.
+
+  /** GuestConnector.connect. */
+  connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis): TcpFlow | undefined {
+    if (this.opening >= this.limits.pendingMax || this.flows >= this.limits.flowsMax) return undefined;
+    const path = this.#uplink.resolve(guest, now);
+    const port = this.#freePort(src, guest, guestPort);
+    if (port < 0) return undefined;
+    const vm: { id: number } = path?.port ?? { id: 0 };
+    const mtu = path?.port.info.mtu ?? 1500;
+    const ts = this.#tsHash.hash4(guest.w3, src.w3, (guestPort << 16) | port, 1);
+    const c = new Connection(this, guest, guestPort, src, port, vm, mtu - HEADERS, true, ts, now);
+    this.table.add(c);
+    this.opening++;
+    this.stats.activeOpens++;
+    c.path = path;
+    if (path === undefined) {
+      const key = guest.toString();
+      const waiting = this.#unresolved.get(key);
+      if (waiting) waiting.push(c);
+      else this.#unresolved.set(key, [c]);
+    } else path.port.flows++;
+    c.openActive(now);
+    return c;
+  }
+
+  #freePort(src: IpAddress, guest: IpAddress, guestPort: number): number {
+    const start = randomBelow(this.#random, EPHEMERAL_COUNT);
+    for (let i = 0; i < 1024; i++) {
+      const port = EPHEMERAL_FIRST + ((start + i) % EPHEMERAL_COUNT);
+      if (this.table.find(guest, guestPort, src, port) === undefined) return port;
+    }
+    return -1;
+  }
+
+  /** A guest's address was resolved: SYNs that waited go out. */
+  pathKnown(guest: IpAddress, path: Path, now: Millis): void {
+    const key = guest.toString();
+    const waiting = this.#unresolved.get(key);
+    if (!waiting) return;
+    this.#unresolved.delete(key);
+    for (const c of waiting) {
+      if (c.state !== State.SynSent) continue;
+      c.path = path;
+      path.port.flows++;
+      c.blocked = false;
+      c.retrySyn(now);
+    }
+  }
+
+  /** Nobody answered for a guest's address. */
+  pathFailed(guest: IpAddress, _now: Millis): void {
+    const key = guest.toString();
+    const waiting = this.#unresolved.get(key);
+    if (!waiting) return;
+    this.#unresolved.delete(key);
+    for (const c of waiting) if (c.state === State.SynSent) c.close(CloseReason.Unreachable, true);
+  }
+
+  // --- SegmentSink.
+
+  reserve(c: Connection, len: number): number {
+    const path = c.path as Path | undefined;
+    if (path === undefined) return -1;
+    const off = this.#egress.reserveIpv4(path.port, len);
+    if (off < 0 && !c.blocked) {
+      c.blocked = true;
+      path.port.blocked.push(c);
+    }
+    return off;
+  }
+
+  commit(c: Connection, off: number, len: number): void {
+    this.#finish(c.path as Path, off, len, c.remote.w3, c.guest.w3);
+  }
+
+  #finish(path: Path, off: number, len: number, src: number, dst: number): void {
+    const egress = this.#egress;
+    const sum = pseudoHeaderSumV4(src, dst, PROTO_TCP, len) + egress.summer.sum(off, len);
+    setU16(egress.mem, off + 16, finish(sum));
+    egress.commitIpv4(path.port, path.mac, off, len, PROTO_TCP, src, dst);
+  }
+
+  unreachable(c: Connection, reason: RefuseReason, now: Millis): void {
+    this.stats.unreachable++;
+    let code = UNREACHABLE_HOST;
+    if (reason === RefuseReason.NetUnreachable) code = UNREACHABLE_NET;
+    else if (reason === RefuseReason.Prohibited) code = UNREACHABLE_PROHIBITED;
+    if (c.path !== undefined) this.#uplink.unreachable(c.path as Path, code, c, now);
+  }
+
+  // --- TcpEnv.
+
+  wake(c: Connection): void {
+    if (c.awake) return;
+    c.awake = true;
+    this.#awake.push(c);
+    if (this.#awake.length === 1) this.#uplink.onAwake();
+  }
+
+  arm(c: Connection): void {
+    this.deadlines.update(c);
+  }
+
+  gone(c: Connection): void {
+    this.table.remove(c);
+    this.deadlines.remove(c);
+    this.#waiting.delete(c);
+    const path = c.path as Path | undefined;
+    if (path !== undefined) path.port.flows--;
+  }
+
+  opened(_c: Connection): void {
+    this.opening--;
+  }
+
+  timeWait(c: Connection): void {
+    this.#waiting.add(c);
+    if (this.#waiting.size <= this.limits.timeWaitMax) return;
+    for (const oldest of this.#waiting) {
+      this.stats.timeWaitEvicted++;
+      oldest.close(CloseReason.Done, true);
+      break;
+    }
+  }
+
+  /** RFC 6528: a 4-microsecond clock and a keyed hash of the 4-tuple. */
+  isn(c: Connection, now: Millis): number {
+    const ports = (c.guestPort << 16) | c.remotePort;
+    const high = c.guest.isV4 ? 0 : this.#isnHash.hash4(c.guest.w0 ^ c.remote.w0, c.guest.w1, c.guest.w2, c.remote.w1 ^ c.remote.w2);
+    return (Math.floor(now * 250) + this.#isnHash.hash4(c.guest.w3, c.remote.w3, ports, high)) | 0;
+  }
+
+  // --- The stack's calls.
+
+  /** Runs the turns that are due, a bounded number of rounds. @returns false if some are left for the next turn. */
+  runTurns(now: Millis): boolean {
+    for (let round = 0; round < 4 && this.#awake.length > 0; round++) {
+      const list = this.#awake;
+      this.#awake = this.#spare;
+      this.#spare = list;
+      for (let i = 0; i < list.length; i++) {
+        const c = list[i]!;
+        c.awake = false;
+        try {
+          c.turn(now);
+        } catch (error) {
+          this.#bug(c, error, now);
+        }
+      }
+      list.length = 0;
+    }
+    return this.#awake.length === 0;
+  }
+
+  /** The VM's link drains again. */
+  unblock(port: VmPort): void {
+    const { blocked } = port;
+    port.blocked = [];
+    for (const c of blocked) {
+      c.blocked = false;
+      if (c.state !== State.Closed) this.wake(c);
+    }
+  }
+
+  /** Ends every flow of a VM that is gone; owners hear of it in the turn that follows. */
+  dropVm(port: VmPort): void {
+    for (const c of this.table.all()) if ((c.path as Path | undefined)?.port === port) c.close(CloseReason.VmGone, true);
+    port.blocked = [];
+  }
+
+  /** Resets every flow: the daemon stops. */
+  abortAll(now: Millis): void {
+    for (const c of this.table.all()) {
+      const owner = c.owner;
+      c.abort(CloseReason.Shutdown, now);
+      owner?.onClosed(CloseReason.Shutdown, now);
+    }
+  }
+
+  #bug(c: Connection, error: unknown, now: Millis): void {
+    this.#stackStats.bugs++;
+    this.stats.bugs++;
+    const owner = c.owner;
+    c.abort(CloseReason.Bug, now);
+    owner?.onClosed(CloseReason.Bug, now);
+    this.#uplink.onBug(error, c);
+  }
+}

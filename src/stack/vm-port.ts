@@ -1,0 +1,113 @@
+// One connected VM as the stack sees it: its egress, what it is known to take, who waits for its link to drain.
+
+import type { Millis } from '../base/clock.ts';
+import { equalMac, macLo } from '../ethernet/mac.ts';
+import { IcmpRateLimiter } from '../ip/icmp.ts';
+import type { Connection } from '../tcp/connection.ts';
+import type { Egress, LinkInfo, LinkPort } from './ports.ts';
+
+/** What every guest is believed to take. */
+const COMMON_MTU = 1500;
+
+/** Where a flow's frames go: a port and a MAC there. */
+export class Path {
+  readonly port: VmPort;
+  readonly mac: Uint8Array;
+
+  constructor(port: VmPort, mac: Uint8Array) {
+    this.port = port;
+    this.mac = mac;
+  }
+}
+
+/** What a port passes on; the stack. */
+export interface PortOwner {
+  onFrame(port: VmPort, buf: Uint8Array, off: number, len: number, now: Millis): void;
+  onEndTurn(now: Millis): void;
+  onWritable(port: VmPort, now: Millis): void;
+  onClose(port: VmPort, now: Millis): void;
+}
+
+export class VmPort implements LinkPort {
+  readonly id: number;
+  readonly egress: Egress;
+  readonly info: LinkInfo;
+  readonly connectedAt: Millis;
+  /** Largest IP packet that this VM is known to take: told by a handshake, shown by its MSS or by a packet of that size. */
+  takes: number;
+  /** Frames wait in the egress for the turn's flush. */
+  dirty = false;
+  closed = false;
+  /** Connections that the link refused. */
+  blocked: Connection[] = [];
+  readonly icmpLimiter: IcmpRateLimiter = new IcmpRateLimiter();
+  framesFromGuest = 0;
+  bytesFromGuest = 0;
+  framesToGuest = 0;
+  bytesToGuest = 0;
+  /** Frames not sent because the link did not drain. */
+  refused = 0;
+  flows = 0;
+  /** The last (address, MAC) noted as neighbour, so that the table is asked once a second and not per packet. */
+  notedIp = 0;
+  notedMacLo = 0;
+  notedAt: Millis = Number.NEGATIVE_INFINITY;
+  #path: Path | undefined = undefined;
+  readonly #owner: PortOwner;
+
+  constructor(id: number, egress: Egress, info: LinkInfo, owner: PortOwner, now: Millis) {
+    this.id = id;
+    this.egress = egress;
+    this.info = info;
+    this.#owner = owner;
+    this.connectedAt = now;
+    this.takes = info.mtuTold ? info.mtu : Math.min(COMMON_MTU, info.mtu);
+  }
+
+  input(buf: Uint8Array, off: number, len: number, now: Millis): void {
+    if (this.closed) return;
+    this.framesFromGuest++;
+    this.bytesFromGuest += len;
+    this.#owner.onFrame(this, buf, off, len, now);
+  }
+
+  endTurn(now: Millis): void {
+    this.#owner.onEndTurn(now);
+  }
+
+  writable(now: Millis): void {
+    if (!this.closed) this.#owner.onWritable(this, now);
+  }
+
+  close(now: Millis): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.#owner.onClose(this, now);
+  }
+
+  /** The guest has shown that it takes IP packets of `len` bytes. */
+  shown(len: number): void {
+    if (len > this.takes) this.takes = Math.min(len, this.info.mtu);
+  }
+
+  /** The path to a MAC of this port; the last one is kept, for most VMs have one. */
+  pathTo(mac: Uint8Array, macOff: number): Path {
+    const p = this.#path;
+    if (p !== undefined && equalMac(p.mac, 0, mac, macOff)) return p;
+    // Copy: a flow outlives the frame that named the MAC.
+    const path = new Path(this, mac.slice(macOff, macOff + 6));
+    this.#path = path;
+    return path;
+  }
+
+  /** Whether (ip, MAC) was noted within the last second. */
+  isNoted(ip: number, mac: Uint8Array, macOff: number, now: Millis): boolean {
+    return ip === this.notedIp && now - this.notedAt < 1000 && macLo(mac, macOff) === this.notedMacLo;
+  }
+
+  note(ip: number, mac: Uint8Array, macOff: number, now: Millis): void {
+    this.notedIp = ip;
+    this.notedMacLo = macLo(mac, macOff);
+    this.notedAt = now;
+  }
+}
