@@ -1,0 +1,274 @@
+// Sends the resolver's queries to the host's DNS servers: UDP here, TCP in `dns-upstream-tcp`, getaddrinfo in `dns-host-lookup`.
+// It decides nothing: which server, when and whether an answer is believed is `dns/resolver`'s. RFC 5452 (ports), RFC 7766.
+//
+// UDP sockets are connected, so that a refused or unreachable server is told by the kernel at once, and pooled: each has a
+// random port of the kernel's, carries a bounded number of queries and is then replaced, so ports keep changing while a
+// thousand questions in flight need a few dozen descriptors. Nothing about routes or source addresses outlives a socket.
+
+import { createSocket, type Socket } from 'node:dgram';
+import type { Clock, Millis } from '../base/clock.ts';
+import { NEVER } from '../base/clock.ts';
+import { type Random, randomBelow } from '../base/random.ts';
+import type { Attempt, Lookup } from '../dns/lookup.ts';
+import type { Resolver, ResolverTransport } from '../dns/resolver.ts';
+import type { Server } from '../dns/server.ts';
+import { HostLookup } from './dns-host-lookup.ts';
+import { TcpUpstream } from './dns-upstream-tcp.ts';
+
+/** Sockets that a server gets before its sockets are shared by several open queries. */
+const SPREAD_SOCKETS = 8;
+/** Open queries on a socket that make another worth its descriptor. */
+const CROWD = 8;
+/** Queries that a port carries in its life. */
+const USES_MAX = 16;
+/** A port's life, and how long a socket without open queries is kept. */
+const AGE_MAX_MS = 10_000;
+const IDLE_MS = 2000;
+
+/** One connected UDP socket. */
+class UdpChannel {
+  readonly server: Server;
+  readonly socket: Socket;
+  readonly pending = new Set<Attempt>();
+  readonly openedAt: Millis;
+  idleSince: Millis;
+  uses = 0;
+  connected = false;
+  closed = false;
+
+  constructor(server: Server, socket: Socket, now: Millis) {
+    this.server = server;
+    this.socket = socket;
+    this.openedAt = now;
+    this.idleSince = now;
+  }
+
+  worn(now: Millis): boolean {
+    return this.uses >= USES_MAX || now - this.openedAt >= AGE_MAX_MS;
+  }
+}
+
+export interface DnsUpstreamOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** UDP sockets at most, all servers together. */
+  readonly maxUdpSockets: number;
+  /** TCP connections at most, all servers together. */
+  readonly maxTcpSockets: number;
+  /** Called after messages or failures were handed to the resolver. */
+  readonly onActivity: () => void;
+}
+
+export class DnsUpstream implements ResolverTransport {
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #maxUdp: number;
+  readonly #onActivity: () => void;
+  readonly #tcp: TcpUpstream;
+  readonly #host: HostLookup;
+  readonly #channels = new Map<Server, UdpChannel[]>();
+  #resolver: Resolver | undefined;
+  #udpSockets = 0;
+  #closed = false;
+  #nextSweep: Millis = NEVER;
+  /** The most UDP sockets ever open at once. */
+  peakUdpSockets = 0;
+
+  constructor(options: DnsUpstreamOptions) {
+    this.#clock = options.clock;
+    this.#random = options.random;
+    this.#maxUdp = options.maxUdpSockets;
+    this.#onActivity = options.onActivity;
+    const host = {
+      fail: (a: Attempt): void => this.#failLater(a),
+      message: (server: Server, channel: unknown, buf: Uint8Array, off: number, len: number): void =>
+        this.#message(server, true, channel, buf, off, len),
+    };
+    this.#tcp = new TcpUpstream(options.maxTcpSockets, options.clock, host);
+    this.#host = new HostLookup((l, addresses, exists) => {
+      this.#resolver?.onHostAddresses(l, addresses, exists, this.#clock.now());
+      this.#onActivity();
+    });
+  }
+
+  /** Before the first query: the resolver is made with this transport. */
+  attach(resolver: Resolver): void {
+    this.#resolver = resolver;
+  }
+
+  get udpSockets(): number {
+    return this.#udpSockets;
+  }
+
+  get tcpSockets(): number {
+    return this.#tcp.size;
+  }
+
+  send(a: Attempt, now: Millis): void {
+    if (this.#closed) this.#failLater(a);
+    else if (a.tcp) this.#tcp.send(a, now);
+    else this.#sendUdp(a, now);
+  }
+
+  cancel(a: Attempt): void {
+    if (a.tcp) this.#tcp.cancel(a);
+    else if (a.channel instanceof UdpChannel) this.#release(a.channel, a);
+  }
+
+  lookupHost(lookup: Lookup, name: string, _now: Millis): boolean {
+    return !this.#closed && this.#host.start(lookup, name);
+  }
+
+  nextDeadline(): Millis {
+    return Math.min(this.#nextSweep, this.#tcp.nextDeadline());
+  }
+
+  /** Closes what has been idle for long enough. */
+  poll(now: Millis): void {
+    this.#tcp.poll(now);
+    if (now < this.#nextSweep) return;
+    let next = NEVER;
+    for (const list of [...this.#channels.values()]) {
+      for (const c of [...list]) {
+        if (c.pending.size > 0) next = Math.min(next, now + IDLE_MS);
+        else if (now - c.idleSince >= IDLE_MS || c.worn(now)) this.#close(c);
+        else next = Math.min(next, c.idleSince + IDLE_MS);
+      }
+    }
+    this.#nextSweep = next;
+  }
+
+  /** Closes every socket; open queries are not answered any more. */
+  close(): void {
+    this.#closed = true;
+    for (const list of [...this.#channels.values()]) for (const c of [...list]) this.#close(c);
+    this.#tcp.close();
+    this.#host.close();
+    this.#nextSweep = NEVER;
+  }
+
+  #sendUdp(a: Attempt, now: Millis): void {
+    const c = this.#pick(a, now);
+    if (c === undefined) {
+      this.#failLater(a);
+      return;
+    }
+    a.channel = c;
+    c.pending.add(a);
+    c.uses++;
+    if (c.connected) this.#transmit(c, a);
+    if (this.#nextSweep === NEVER) this.#nextSweep = now + IDLE_MS;
+  }
+
+  /** A socket for one query: a new one while they are few or crowded and there is room, else a random one of the open. */
+  #pick(a: Attempt, now: Millis): UdpChannel | undefined {
+    const list = this.#channels.get(a.server);
+    const usable = list?.filter((c) => !c.worn(now)) ?? [];
+    const picked = usable.length > 0 ? usable[randomBelow(this.#random, usable.length)] : undefined;
+    // A repeated question gets a fresh port and a fresh route: the old socket may be bound to an address that is gone.
+    const repeated = a.lookup.step >= a.lookup.order.length;
+    const wanted = picked === undefined || repeated || usable.length < SPREAD_SOCKETS || picked.pending.size >= CROWD;
+    const opened = wanted && this.#makeRoom() ? this.#open(a.server, now) : undefined;
+    return opened ?? picked ?? list?.find((c) => !c.closed);
+  }
+
+  #makeRoom(): boolean {
+    if (this.#udpSockets < this.#maxUdp) return true;
+    for (const list of this.#channels.values()) {
+      const idle = list.find((c) => c.pending.size === 0);
+      if (idle !== undefined) {
+        this.#close(idle);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  #open(server: Server, now: Millis): UdpChannel | undefined {
+    const v4 = server.at.address.isV4;
+    const socket = createSocket({
+      type: v4 ? 'udp4' : 'udp6',
+      // The address is one already: no detour over the resolver, and no turn lost.
+      lookup: (host, _options, callback) => callback(null, host, v4 ? 4 : 6),
+    });
+    const c = new UdpChannel(server, socket, now);
+    socket.on('error', () => this.#broken(c));
+    socket.on('message', (message) => this.#message(server, false, c, message, 0, message.length));
+    socket.on('connect', () => {
+      c.connected = true;
+      for (const a of c.pending) this.#transmit(c, a);
+    });
+    this.#udpSockets++;
+    this.peakUdpSockets = Math.max(this.peakUdpSockets, this.#udpSockets);
+    const list = this.#channels.get(server);
+    if (list) list.push(c);
+    else this.#channels.set(server, [c]);
+    const zone = server.at.zone === '' ? '' : `%${server.at.zone}`;
+    socket.connect(server.at.port, server.at.address.toString() + zone);
+    // Out of descriptors or ports: told at once, from inside the call.
+    return c.closed ? undefined : c;
+  }
+
+  #transmit(c: UdpChannel, a: Attempt): void {
+    c.socket.send(a.wire, (err) => {
+      if (err !== null && !c.closed) this.#broken(c);
+    });
+  }
+
+  #message(server: Server, tcp: boolean, channel: unknown, buf: Uint8Array, off: number, len: number): void {
+    if (this.#closed) return;
+    const resolver = this.#resolver;
+    const now = this.#clock.now();
+    if (channel instanceof UdpChannel) {
+      // The resolver lets go of the answered attempt without a word, so its place is freed here.
+      const id = len >= 2 ? (buf[off]! << 8) | buf[off + 1]! : -1;
+      let asked: Attempt | undefined;
+      for (const a of channel.pending) if (a.id === id) asked = a;
+      resolver?.onMessage(server, tcp, channel, buf, off, len, now);
+      if (asked !== undefined && !asked.live) this.#release(channel, asked);
+    } else {
+      resolver?.onMessage(server, tcp, channel, buf, off, len, now);
+    }
+    this.#onActivity();
+  }
+
+  /** The kernel says that this server cannot be reached: all its open queries on this socket have failed. */
+  #broken(c: UdpChannel): void {
+    if (c.closed) return;
+    const failed = [...c.pending];
+    c.pending.clear();
+    this.#close(c);
+    // Also from inside `send`, before the socket has carried anything.
+    if (failed.length === 0) return;
+    const now = this.#clock.now();
+    for (const a of failed) this.#resolver?.onFailure(a, now);
+    this.#onActivity();
+  }
+
+  #failLater(a: Attempt): void {
+    setImmediate(() => {
+      if (this.#closed) return;
+      this.#resolver?.onFailure(a, this.#clock.now());
+      this.#onActivity();
+    });
+  }
+
+  #release(c: UdpChannel, a: Attempt): void {
+    c.pending.delete(a);
+    if (c.pending.size > 0 || c.closed) return;
+    const now = this.#clock.now();
+    c.idleSince = now;
+    if (c.worn(now)) this.#close(c);
+  }
+
+  #close(c: UdpChannel): void {
+    if (c.closed) return;
+    c.closed = true;
+    this.#udpSockets--;
+    const list = this.#channels.get(c.server) ?? [];
+    const rest = list.filter((o) => o !== c);
+    if (rest.length > 0) this.#channels.set(c.server, rest);
+    else this.#channels.delete(c.server);
+    c.socket.close();
+  }
+}

@@ -1,0 +1,325 @@
+// One TCP flow between a guest and a socket of the host: bytes both ways, ends as ends, resets as resets. It owns the socket;
+// the connection with the guest is the stack's.
+//
+// Guest to host: bytes lie in the flow's receive ring and are written from there, one write a turn. What the kernel does not
+// take at once stays pinned in the ring until the write completes; the ring is the window, so the guest stops by itself.
+//
+// Host to guest: the socket reads (`onread`) into one scratch buffer that all quiet flows share, for a read is complete before
+// any other begins, and the bytes are copied to the flow's send ring. A flow whose reads are large gets its next read straight
+// into the ring. When the ring is full reading stops, and the host's own TCP holds the sender back.
+
+import type net from 'node:net';
+import type { Clock, Millis } from '../base/clock.ts';
+import { CloseReason, type FlowOwner, type TcpFlow } from '../stack/ports.ts';
+import { errnoOf, refuseReasonOf } from './errno.ts';
+
+/** Reads of at least this size move a flow to reading into its own ring. */
+const BULK_BYTES = 32 * 1024;
+/** Longest read into the ring. */
+const LEND_BYTES = 256 * 1024;
+/** Bytes of the shared read buffer. */
+export const SCRATCH_BYTES: number = 64 * 1024;
+/** Reading goes on when this much of the send ring is free. */
+const RESUME_BYTES = 512 * 1024;
+/** Pause before memory is asked for again when the packet memory was full and nothing of the flow was under way. */
+const MEMORY_RETRY_MS = 20;
+
+/** What all flows of a forwarder share. */
+export interface HostFlowContext {
+  readonly clock: Clock;
+  /** The shared read buffer; its bytes mean nothing between two callbacks. */
+  readonly scratch: Buffer;
+  /** The packet memory, as a Buffer. */
+  readonly mem: Buffer;
+  readonly stats: HostFlowStats;
+  /** Every flow that has a socket. */
+  readonly live: Set<HostFlow>;
+}
+
+export class HostFlowStats {
+  dialled = 0;
+  dialFailed = 0;
+  accepted = 0;
+  hostResets = 0;
+  bytesToHost = 0;
+  bytesToGuest = 0;
+  /** Writes that the host's kernel did not take at once. */
+  writesPending = 0;
+  /** Times reading from the host stopped because the guest's side was full. */
+  readsPaused = 0;
+  memoryWaits = 0;
+}
+
+export class HostFlow implements FlowOwner {
+  readonly flow: TcpFlow;
+  readonly #context: HostFlowContext;
+  #socket: net.Socket | undefined;
+  /** The dial is under way: the guest has not been answered. */
+  #dialling = false;
+  #established: boolean;
+  /** The flow is over; only the socket's own clean end may be outstanding. */
+  #over = false;
+  #hostEnded = false;
+  #guestEnded = false;
+  /** Bytes of the receive ring that the kernel has not taken yet. */
+  #writing = 0;
+  #issued = 0;
+  #completed = 0;
+  #lent = 0;
+  #lastRead = 0;
+  #paused = false;
+  /** Bytes read that found no room: at most one read's worth. */
+  #spill: Buffer | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  readonly #onWritten: () => void;
+
+  /** @param established false: `accept` or `refuse` is due once the socket is connected. */
+  constructor(flow: TcpFlow, context: HostFlowContext, established: boolean) {
+    this.flow = flow;
+    this.#context = context;
+    this.#established = established;
+    this.#onWritten = () => this.#written();
+  }
+
+  /** For `net.connect` and adopted sockets: where the host's bytes go. */
+  readonly onread = {
+    buffer: (): Buffer => this.#nextBuffer(),
+    callback: (bytes: number): boolean => this.#received(bytes),
+  };
+
+  /** Takes the socket; a connecting one answers the guest when it is connected. */
+  attach(socket: net.Socket, dialling: boolean): void {
+    this.#socket = socket;
+    this.#dialling = dialling;
+    this.#context.live.add(this);
+    socket.on('error', (error) => this.#onError(error));
+    socket.on('close', () => this.#onClose());
+    socket.on('end', () => this.#onHostEnd());
+    if (dialling) socket.on('connect', () => this.#onConnect());
+    else socket.resume();
+  }
+
+  /** The daemon stops: the host's side is reset too. */
+  destroy(): void {
+    this.#drop(true);
+  }
+
+  get remoteText(): string {
+    return `${this.flow.remote}:${this.flow.remotePort}`;
+  }
+
+  // --- The host's events.
+
+  #onConnect(): void {
+    if (!this.#dialling || this.#over) return;
+    this.#dialling = false;
+    this.flow.accept(this.#context.clock.now());
+    this.#socket?.resume();
+  }
+
+  #onError(error: Error): void {
+    if (this.#over) return;
+    const now = this.#context.clock.now();
+    if (this.#dialling) {
+      this.#context.stats.dialFailed++;
+      this.#over = true;
+      this.flow.refuse(refuseReasonOf(errnoOf(error)), now);
+      this.flow.release();
+    } else {
+      this.#context.stats.hostResets++;
+      this.#over = true;
+      this.flow.abort(CloseReason.HostReset, now);
+      // The socket is destroyed by now: the kernel reads and writes no memory of this flow any more.
+      this.flow.release();
+    }
+    this.#drop(false);
+  }
+
+  #onHostEnd(): void {
+    if (this.#hostEnded || this.#over) return;
+    this.#hostEnded = true;
+    this.#unlend();
+    if (this.#spill === undefined) this.flow.shutdown(this.#context.clock.now());
+  }
+
+  #onClose(): void {
+    this.#context.live.delete(this);
+    clearTimeout(this.#retry);
+    if (this.#over) return;
+    // Both ends are over for the socket; the flow with the guest finishes by itself.
+    if (this.#hostEnded && this.#guestEnded) return;
+    if (this.#hostEnded) this.flow.orphan(this.#context.clock.now());
+    else {
+      this.#over = true;
+      this.flow.abort(CloseReason.HostReset, this.#context.clock.now());
+      this.flow.release();
+    }
+  }
+
+  // --- Host to guest.
+
+  #nextBuffer(): Buffer {
+    const { scratch, mem } = this.#context;
+    if (this.#lastRead < BULK_BYTES || this.#over || this.#paused || this.#spill !== undefined) return scratch;
+    const room = this.flow.room(BULK_BYTES);
+    if (room < BULK_BYTES) {
+      // Too short a piece at the ring's end: this read goes through the scratch buffer and wraps round.
+      if (room > 0) this.flow.commit(0, 0);
+      return scratch;
+    }
+    this.#lent = Math.min(room, LEND_BYTES);
+    const off = this.flow.roomOffset;
+    return mem.subarray(off, off + this.#lent);
+  }
+
+  #received(bytes: number): boolean {
+    const { clock, scratch, stats } = this.#context;
+    const now = clock.now();
+    this.#lastRead = bytes;
+    stats.bytesToGuest += bytes;
+    if (this.#lent > 0) {
+      this.#lent = 0;
+      this.flow.commit(bytes, now);
+    } else if (!this.#over) {
+      const taken = this.flow.write(scratch, 0, bytes, now);
+      // Copy: the packet memory is full; these bytes wait here, and nothing more is read.
+      if (taken < bytes) this.#spill = Buffer.from(scratch.subarray(taken, bytes));
+    }
+    if (this.#over) return false;
+    if (this.#spill === undefined && this.flow.writable >= SCRATCH_BYTES) return true;
+    this.#pause();
+    return false;
+  }
+
+  #pause(): void {
+    this.#paused = true;
+    this.#context.stats.readsPaused++;
+    this.flow.awaitWritable();
+    if (this.#spill !== undefined) this.#retryLater();
+  }
+
+  /** Memory is short: acknowledgements bring the flow back if any are under way, this timer if none are. */
+  #retryLater(): void {
+    this.#context.stats.memoryWaits++;
+    this.#retry ??= setTimeout(() => {
+      this.#retry = undefined;
+      if (!this.#over) this.onWritable(this.#context.clock.now());
+    }, MEMORY_RETRY_MS);
+  }
+
+  onWritable(now: Millis): void {
+    if (this.#over) return;
+    const spill = this.#spill;
+    if (spill !== undefined) {
+      const taken = this.flow.write(spill, 0, spill.length, now);
+      if (taken < spill.length) {
+        this.#spill = spill.subarray(taken);
+        this.flow.awaitWritable();
+        this.#retryLater();
+        return;
+      }
+      this.#spill = undefined;
+      if (this.#hostEnded) {
+        this.flow.shutdown(now);
+        return;
+      }
+    }
+    if (!this.#paused) return;
+    if (this.flow.writable < RESUME_BYTES) {
+      this.flow.awaitWritable();
+      return;
+    }
+    this.#paused = false;
+    this.#socket?.resume();
+  }
+
+  // --- Guest to host.
+
+  onEstablished(now: Millis): void {
+    this.#established = true;
+    this.onReadable(now);
+  }
+
+  onReadable(now: Millis): void {
+    const { flow } = this;
+    const socket = this.#socket;
+    if (socket === undefined || this.#over) return;
+    const { mem, stats } = this.#context;
+    while (this.#writing === 0) {
+      const len = flow.readable;
+      if (len === 0) break;
+      const off = flow.readableOffset;
+      this.#issued++;
+      stats.bytesToHost += len;
+      flow.pin();
+      socket.write(mem.subarray(off, off + len), this.#onWritten);
+      if (this.#over) return;
+      if (socket.writableLength === 0) flow.consume(len, now);
+      else {
+        this.#writing = len;
+        stats.writesPending++;
+      }
+    }
+    if (flow.ended && this.#writing === 0) this.#endHost();
+  }
+
+  /** A write has completed; only the last one of those issued can have been waited for. */
+  #written(): void {
+    this.#completed++;
+    if (this.#writing === 0 || this.#completed < this.#issued || this.#over) return;
+    const len = this.#writing;
+    this.#writing = 0;
+    const now = this.#context.clock.now();
+    this.flow.consume(len, now);
+    if (this.flow.readable > 0 || this.flow.ended) this.onReadable(now);
+  }
+
+  #endHost(): void {
+    if (this.#guestEnded) return;
+    this.#guestEnded = true;
+    this.#socket?.end();
+  }
+
+  // --- The end.
+
+  onClosed(reason: CloseReason, _now: Millis): void {
+    if (this.#over) return;
+    this.#over = true;
+    if (reason === CloseReason.Done) {
+      // Every byte has been taken: the host gets its end of stream, and the socket closes by itself when it has both.
+      this.#endHost();
+      this.#unlend();
+      if (this.#hostEnded) this.flow.release();
+      else this.#drop(true);
+      return;
+    }
+    this.#drop(true);
+  }
+
+  #unlend(): void {
+    if (this.#lent === 0) return;
+    this.#lent = 0;
+    this.flow.commit(0, 0);
+  }
+
+  /** Lets go of the socket, with a reset where there is a connection to reset, and of the flow's memory. */
+  #drop(reset: boolean): void {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    this.#over = true;
+    this.#spill = undefined;
+    clearTimeout(this.#retry);
+    this.#context.live.delete(this);
+    if (socket !== undefined && !socket.destroyed) {
+      if (reset && !this.#dialling && !socket.connecting) socket.resetAndDestroy();
+      else socket.destroy();
+    }
+    this.#lent = 0;
+    this.flow.release();
+  }
+
+  /** For status: whether the handshake with the guest is complete. */
+  get established(): boolean {
+    return this.#established;
+  }
+}

@@ -1,0 +1,87 @@
+// Guests' outgoing TCP: decides what a destination stands for, dials it with an ordinary socket, and joins the two. The host is
+// dialled first and the guest answered after, so a refused port is refused in the guest too.
+
+import net from 'node:net';
+import type { Clock, Millis } from '../base/clock.ts';
+import type { FlowAcceptor, FlowOwner, TcpFlow } from '../stack/ports.ts';
+import { RefuseReason } from '../stack/ports.ts';
+import { Destination, type Destinations, refusalOf } from './destination.ts';
+import { errnoOf, refuseReasonOf } from './errno.ts';
+import { HostFlow, type HostFlowContext, HostFlowStats, SCRATCH_BYTES } from './host-flow.ts';
+
+/** A service of the gateway behind a TCP port (DNS). */
+export interface GatewayTcpService {
+  onTcpFlow(flow: TcpFlow, now: Millis): FlowOwner | undefined;
+}
+
+export interface TcpForwarderOptions {
+  readonly destinations: Destinations;
+  readonly clock: Clock;
+  /** The packet memory. */
+  readonly mem: Buffer;
+}
+
+export class TcpForwarder implements FlowAcceptor {
+  readonly stats: HostFlowStats = new HostFlowStats();
+  readonly context: HostFlowContext;
+  readonly #destinations: Destinations;
+  readonly #services = new Map<number, GatewayTcpService>();
+
+  constructor(options: TcpForwarderOptions) {
+    this.#destinations = options.destinations;
+    this.context = {
+      clock: options.clock,
+      scratch: Buffer.allocUnsafeSlow(SCRATCH_BYTES),
+      mem: options.mem,
+      stats: this.stats,
+      live: new Set(),
+    };
+  }
+
+  /** Puts a service behind a port of the gateway. */
+  serve(port: number, service: GatewayTcpService): void {
+    this.#services.set(port, service);
+  }
+
+  /** Flows that have a host socket. */
+  get live(): number {
+    return this.context.live.size;
+  }
+
+  onSyn(flow: TcpFlow, now: Millis): void {
+    const kind = this.#destinations.classify(flow.remote);
+    if (kind === Destination.Gateway) {
+      const owner = this.#services.get(flow.remotePort)?.onTcpFlow(flow, now);
+      // A service that has taken the flow has answered it, too.
+      if (owner === undefined) flow.refuse(RefuseReason.Refused, now);
+      return;
+    }
+    const refusal = refusalOf(kind);
+    if (refusal !== undefined) {
+      flow.refuse(refusal, now);
+      return;
+    }
+    const hostFlow = new HostFlow(flow, this.context, false);
+    flow.owner = hostFlow;
+    this.stats.dialled++;
+    try {
+      const socket = net.connect({
+        host: this.#destinations.dialAddress(flow.remote, kind).toString(),
+        port: flow.remotePort,
+        allowHalfOpen: true,
+        noDelay: true,
+        onread: hostFlow.onread,
+      });
+      hostFlow.attach(socket, true);
+    } catch (error) {
+      // Out of descriptors and the like can be thrown at once.
+      this.stats.dialFailed++;
+      flow.refuse(refuseReasonOf(errnoOf(error)), now);
+    }
+  }
+
+  /** Resets every host connection: the daemon stops. */
+  close(): void {
+    for (const flow of this.context.live) flow.destroy();
+  }
+}

@@ -1,0 +1,224 @@
+// One UDP flow: all datagrams of one guest address and port, whoever they go to, over one host port. It owns the flow's two sockets;
+// which flows there are, and for how long, is udp-forwarder's business. RFC 4787 (mapping and filtering endpoint-independent).
+//
+//   A  bound to the port, not connected: hears everybody, carries what goes to other remotes than the primary
+//   B  bound to the same port (SO_REUSEADDR), connected to the primary remote: the kernel prefers it for that remote's
+//      datagrams, and only a connected socket hears that the remote refused (ICMP port unreachable)
+//
+// The port is first bound without SO_REUSEADDR for a moment, so that nobody else holds it. B's source address is fixed when it
+// connects; it is made anew when sends fail for want of a route, and when nothing has come back for a while, so that a VPN that comes or goes
+// strands no guest socket. A hears what arrives meanwhile.
+
+import type { RemoteInfo } from 'node:dgram';
+import type { Millis } from '../base/clock.ts';
+import { type IpAddress, parseAddress } from '../ip/address.ts';
+import type { LinkPort } from '../stack/ports.ts';
+import { isStaleRoute } from './errno.ts';
+import type { SendArena } from './send-arena.ts';
+import { type SendSlot, UdpSocket, type UdpSocketOwner } from './udp-socket.ts';
+
+/** The primary remote gives its place to another one after this long without a datagram either way. */
+const PRIMARY_IDLE_MS = 5000;
+/** B is made anew when the guest sends and this long nothing has come back. */
+const UNANSWERED_MS = 5000;
+/** B is made anew for an error at most this often; sooner, the error goes to the guest. */
+const REOPEN_MS = 1000;
+/** Ports below need privileges on the host, and are not asked for. */
+const FIRST_FREE_PORT = 1024;
+
+/** What a flow tells the forwarder. Addresses are the host side's. */
+export interface UdpFlowOwner {
+  now(): Millis;
+  onFromHost(flow: UdpFlow, from: IpAddress, fromPort: number, msg: Uint8Array): void;
+  /** A datagram of `len` bytes to `to` was not delivered. */
+  onHostError(flow: UdpFlow, errno: string, to: IpAddress, toPort: number, len: number): void;
+}
+
+export class UdpFlow implements UdpSocketOwner {
+  readonly vm: LinkPort;
+  readonly guest: IpAddress;
+  readonly guestPort: number;
+  /** Host port in use; the guest's own where that was free. */
+  hostPort = 0;
+  /** Of a failed `open`. */
+  errno = '';
+  datagramsToHost = 0;
+  datagramsToGuest = 0;
+  bytesToHost = 0;
+  bytesToGuest = 0;
+  /** Times that B was made anew. */
+  reopened = 0;
+  lastUsed: Millis = 0;
+
+  // The table's: the bucket's chain, and the list by last use.
+  hash = 0;
+  chain: UdpFlow | undefined = undefined;
+  older: UdpFlow | undefined = undefined;
+  newer: UdpFlow | undefined = undefined;
+  /** Only DNS so far. */
+  short = false;
+  closed = false;
+
+  readonly #owner: UdpFlowOwner;
+  readonly #arena: SendArena;
+  #a: UdpSocket | undefined = undefined;
+  #b: UdpSocket | undefined = undefined;
+  #primary: IpAddress | undefined = undefined;
+  #primaryText = '';
+  #primaryPort = 0;
+  #primaryUsed: Millis = 0;
+  #heardAt: Millis = 0;
+  #openedAt: Millis = 0;
+  #lastLen = 0;
+
+  constructor(owner: UdpFlowOwner, arena: SendArena, vm: LinkPort, guest: IpAddress, guestPort: number) {
+    this.#owner = owner;
+    this.#arena = arena;
+    this.vm = vm;
+    this.guest = guest;
+    this.guestPort = guestPort;
+  }
+
+  /** Gets the port and A. @returns false, with `errno` set, if the host has no socket or no port left. */
+  open(): boolean {
+    const wanted = this.guestPort >= FIRST_FREE_PORT ? this.guestPort : 0;
+    if (wanted !== 0 && this.#openAt(wanted)) return true;
+    // Between the probe and the bind another process may take the port: once more with another one.
+    return this.#openAt(0) || this.#openAt(0);
+  }
+
+  /** Relays one datagram of the guest. @param to the address to dial. @returns false if it was dropped. */
+  send(to: IpAddress, toPort: number, buf: Uint8Array, off: number, len: number, now: Millis): boolean {
+    if (this.#primary !== undefined && this.#primaryPort === toPort && this.#primary.equals(to)) {
+      if (now - Math.max(this.#heardAt, this.#openedAt) > UNANSWERED_MS) this.#connect(now);
+    } else if (this.#primary === undefined || now - this.#primaryUsed > PRIMARY_IDLE_MS) {
+      this.#primary = to;
+      this.#primaryText = to.toString();
+      this.#primaryPort = toPort;
+      this.#connect(now);
+    } else return this.#count(this.#a, to, toPort, buf, off, len);
+    this.#primaryUsed = now;
+    this.#lastLen = len;
+    if (this.#b === undefined) return this.#count(this.#a, to, toPort, buf, off, len);
+    return this.#count(this.#b, undefined, 0, buf, off, len);
+  }
+
+  close(): void {
+    this.closed = true;
+    this.#a?.close();
+    this.#b?.close();
+  }
+
+  /** Datagrams not sent because too many were in flight. */
+  get overflows(): number {
+    return (this.#a?.overflows ?? 0) + (this.#b?.overflows ?? 0);
+  }
+
+  onMessage(socket: UdpSocket, msg: Uint8Array, from: RemoteInfo): void {
+    if (this.closed) return;
+    let address: IpAddress | undefined;
+    if (from.port === this.#primaryPort && from.address === this.#primaryText) {
+      address = this.#primary;
+      this.#heardAt = this.#owner.now();
+      this.#primaryUsed = this.#heardAt;
+    } else address = parseAddress(stripZone(from.address));
+    // B hears the primary only, but for the moment between its bind and its connect.
+    if (address === undefined || (socket !== this.#a && socket !== this.#b)) return;
+    this.datagramsToGuest++;
+    this.bytesToGuest += msg.length;
+    this.#owner.onFromHost(this, address, from.port, msg);
+  }
+
+  onSendError(socket: UdpSocket, errno: string, send: SendSlot): void {
+    if (this.closed) return;
+    if (send.to !== undefined) {
+      this.#owner.onHostError(this, errno, send.to, send.port, send.len);
+      return;
+    }
+    const primary = this.#primary;
+    if (socket !== this.#b || primary === undefined) return;
+    if (isStaleRoute(errno)) {
+      if (this.#reconnect()) {
+        this.#again(send);
+        return;
+      }
+    } else if (errno === 'ECONNREFUSED') {
+      // The error of an earlier datagram, handed to this one, which was not sent.
+      this.#again(send);
+    }
+    this.#owner.onHostError(this, errno, primary, this.#primaryPort, send.len);
+  }
+
+  onSocketError(socket: UdpSocket, errno: string): void {
+    if (this.closed || socket !== this.#b || this.#primary === undefined) return;
+    if (isStaleRoute(errno) && this.#reconnect()) return;
+    this.#owner.onHostError(this, errno, this.#primary, this.#primaryPort, this.#lastLen);
+  }
+
+  #openAt(wanted: number): boolean {
+    const family = this.guest.family;
+    const any = family === 4 ? '0.0.0.0' : '::';
+    const probe = new UdpSocket(this, this.#arena, family, false);
+    if (!probe.open(any, wanted)) {
+      this.errno = probe.errno;
+      return false;
+    }
+    const port = probe.port;
+    probe.close();
+    const a = new UdpSocket(this, this.#arena, family, true);
+    if (!a.open(any, port)) {
+      this.errno = a.errno;
+      return false;
+    }
+    this.#a = a;
+    this.hostPort = port;
+    return true;
+  }
+
+  /** Makes B anew for the primary remote; without a route there is none, and A says why. */
+  #connect(now: Millis): void {
+    if (this.#b !== undefined) {
+      this.#b.close();
+      this.#b = undefined;
+      this.reopened++;
+    }
+    this.#openedAt = now;
+    const family = this.guest.family;
+    const b = new UdpSocket(this, this.#arena, family, true);
+    if (!b.open(family === 4 ? '0.0.0.0' : '::', this.hostPort)) return;
+    if (this.#primary !== undefined && b.connect(this.#primary, this.#primaryPort)) this.#b = b;
+    else b.close();
+  }
+
+  #reconnect(): boolean {
+    const now = this.#owner.now();
+    if (now - this.#openedAt < REOPEN_MS) return false;
+    this.#connect(now);
+    return true;
+  }
+
+  #again(send: SendSlot): void {
+    if (this.#b !== undefined) this.#b.send(send.buf, send.off, send.len, undefined, 0);
+    else this.#a?.send(send.buf, send.off, send.len, this.#primary, this.#primaryPort);
+  }
+
+  #count(
+    socket: UdpSocket | undefined,
+    to: IpAddress | undefined,
+    toPort: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+  ): boolean {
+    if (socket === undefined || !socket.send(buf, off, len, to, toPort)) return false;
+    this.datagramsToHost++;
+    this.bytesToHost += len;
+    return true;
+  }
+}
+
+/** `fe80::1%eth0` without its zone: a guest's link is not the host's. */
+function stripZone(address: string): string {
+  const at = address.indexOf('%');
+  return at < 0 ? address : address.slice(0, at);
+}
