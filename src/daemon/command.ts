@@ -1,0 +1,61 @@
+// Runs one command line: parses it, does what it asks, turns every error into one line and an exit code.
+
+import { ExitCode } from '../host/exit-code.ts';
+import { parseCommand } from './cli.ts';
+import { loadConfig } from './config.ts';
+import { errorLine, runDaemon } from './life-cycle.ts';
+import type { CreateNetwork } from './network-api.ts';
+import { readVersion } from './version.ts';
+
+/**
+ * Runs `isthmus` with these arguments.
+ * @param loadNetwork called by `run` once the configuration is right.
+ * @returns the exit code, once output has been handed over; `run` ends the process itself, whatever is still open.
+ */
+export async function runCommand(argv: readonly string[], loadNetwork: () => Promise<CreateNetwork>): Promise<number> {
+  // A reader that goes away (`isthmus --help | head -1`) is not an error of ours, nor a reason to end a VM's network.
+  process.stderr.on('error', () => {});
+  try {
+    const command = parseCommand(argv);
+    switch (command.kind) {
+      case 'help': {
+        const { helpText } = await import('./help.ts');
+        return print(helpText(command.topic));
+      }
+      case 'version': {
+        const version = readVersion();
+        const { platform, arch, versions } = process;
+        return print(
+          command.json
+            ? `${JSON.stringify({ version, node: versions.node, platform, arch })}\n`
+            : `isthmus ${version}\n`,
+        );
+      }
+      case 'run': {
+        const loaded = await loadConfig({
+          flags: command.flags,
+          env: process.env,
+          uid: process.getuid?.() ?? -1,
+          vmOptional: command.printConfig,
+        });
+        if (command.printConfig) {
+          for (const warning of loaded.warnings) process.stderr.write(`isthmus: ${warning}\n`);
+          const { configAsJson, configAsYaml } = await import('./config-print.ts');
+          return print(command.json ? configAsJson(loaded.entries) : configAsYaml(loaded.entries));
+        }
+        const code = await runDaemon(loaded, { loadNetwork, version: readVersion() });
+        return process.exit(code);
+      }
+    }
+  } catch (error) {
+    const { line, exitCode } = errorLine(error);
+    await new Promise<void>((resolve) => process.stderr.write(line, () => resolve()));
+    return process.exit(exitCode);
+  }
+}
+
+function print(text: string): number {
+  process.stdout.on('error', () => {});
+  process.stdout.write(text);
+  return ExitCode.Ok;
+}

@@ -1,0 +1,377 @@
+// The one table of options. Flags, environment, file keys, --help, --print-config and the tests of the man page and
+// docs/configuration.md all come from it: an option that is not here does not exist.
+//
+// Each option's value is text, whatever its source, and its schema turns the text into the typed value.
+
+import * as v from 'valibot';
+import type { Cidr4, IpAddress } from '../ip/address.ts';
+import { formatV4 } from '../ip/address.ts';
+import { LOG_LEVELS, type LogLevel } from './log.ts';
+import { formatPublish, type PublishSpec, parsePublish } from './publish-spec.ts';
+import {
+  type Endpoint,
+  type FixedLease,
+  formatDuration,
+  formatEndpoint,
+  GrammarError,
+  lastHostOf,
+  parseDescriptor,
+  parseDnsServer,
+  parseDomain,
+  parseDuration,
+  parseInteger,
+  parseLease,
+  parseLoopbackEndpoint,
+  parseMemory,
+  parseNetwork,
+  parsePath,
+  parseUnicastV4,
+} from './value-grammar.ts';
+import { parseVmUrl, type VmUrl } from './vm-url.ts';
+
+/** The value of an option that is switched off by the word `none`. */
+export const NONE = 'none';
+
+/** Type of one parsed value, by option name; a repeatable option has a list of these. */
+export interface OptionValues {
+  vm: VmUrl;
+  mtu: number;
+  network: Cidr4;
+  gateway: IpAddress;
+  'host-alias': IpAddress | typeof NONE;
+  dns: Endpoint;
+  domain: string;
+  search: string;
+  hosts: string;
+  'resolv-conf': string;
+  lease: FixedLease;
+  'lease-time': number;
+  publish: readonly PublishSpec[];
+  memory: number;
+  'max-flows': number;
+  'udp-max-flows': number;
+  'udp-idle': number;
+  control: string;
+  metrics: Endpoint;
+  'state-dir': string;
+  'pid-file': string;
+  'ready-fd': number;
+  'log-level': LogLevel;
+  pcap: string;
+  strict: boolean;
+  config: string;
+}
+
+export type OptionName = keyof OptionValues;
+export type OptionGroup =
+  | 'VMs'
+  | 'Network'
+  | 'Names and addresses'
+  | 'Published ports'
+  | 'Limits'
+  | 'Daemon'
+  | 'Finding faults';
+
+/** What a default may depend on. */
+export interface DefaultContext {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** User id of the process, -1 where there is none. */
+  readonly uid: number;
+  readonly network: Cidr4 | undefined;
+}
+
+/** One option. `name` is its flag (`--name`) and its key in the file; `ISTHMUS_NAME` its variable. */
+export interface OptionSpec<T> {
+  readonly group: OptionGroup;
+  /** Shown for the value in --help; empty for a switch, which takes none. */
+  readonly placeholder: string;
+  readonly repeatable: boolean;
+  readonly schema: v.GenericSchema<string, T>;
+  /** The default as text that `schema` reads, or undefined for "not set". */
+  readonly default: (context: DefaultContext) => string | undefined;
+  /** The default in words, for --help and the documents. */
+  readonly defaultText: string;
+  /** One or more sentences. */
+  readonly help: string;
+  /** The canonical text of a value, which `schema` reads back. */
+  readonly format: (value: T) => readonly string[];
+}
+
+/** A valibot schema over one of the grammars: a GrammarError becomes an issue with what would be right. */
+function grammar<T>(parse: (text: string) => T): v.GenericSchema<string, T> {
+  return v.pipe(
+    v.string(),
+    v.rawTransform(({ dataset, addIssue, NEVER }): T => {
+      try {
+        return parse(dataset.value);
+      } catch (error) {
+        if (!(error instanceof GrammarError)) throw error;
+        addIssue({ message: error.message, expected: error.right });
+        return NEVER;
+      }
+    }),
+  );
+}
+
+function orNone<T>(parse: (text: string) => T): (text: string) => T | typeof NONE {
+  return (text) => (text === NONE ? NONE : parse(text));
+}
+
+function oneOf<T extends string>(words: readonly T[]): (text: string) => T {
+  return (text) => {
+    const word = words.find((w) => w === text);
+    if (word === undefined) throw new GrammarError('is unknown', `one of ${words.join(', ')}`);
+    return word;
+  };
+}
+
+function parseSwitch(text: string): boolean {
+  if (/^(true|yes|on|1)$/i.test(text)) return true;
+  if (/^(false|no|off|0)$/i.test(text)) return false;
+  throw new GrammarError('is neither yes nor no', 'true or false');
+}
+
+interface Declaration<T> {
+  group: OptionGroup;
+  placeholder: string;
+  parse: (text: string) => T;
+  help: string;
+  default?: string | ((context: DefaultContext) => string | undefined);
+  defaultText?: string;
+  repeatable?: true;
+  format?: (value: T) => string | readonly string[];
+}
+
+function option<T>(d: Declaration<T>): OptionSpec<T> {
+  const { default: fallback, format = String } = d;
+  return {
+    group: d.group,
+    placeholder: d.placeholder,
+    repeatable: d.repeatable ?? false,
+    schema: grammar(d.parse),
+    default: typeof fallback === 'function' ? fallback : () => fallback,
+    defaultText: d.defaultText ?? (typeof fallback === 'string' ? fallback : 'not set'),
+    help: d.help,
+    format: (value) => [format(value)].flat(),
+  };
+}
+
+/** Where leases are kept when nobody says: systemd's directory, the system's for root, else the user's own. */
+function defaultStateDir({ env, uid }: DefaultContext): string {
+  const systemd = env.STATE_DIRECTORY?.split(':')[0];
+  if (systemd) return systemd;
+  if (uid === 0) return '/var/lib/isthmus';
+  const xdg = env.XDG_STATE_HOME;
+  if (xdg?.startsWith('/')) return `${xdg}/isthmus`;
+  return env.HOME ? `${env.HOME}/.local/state/isthmus` : NONE;
+}
+
+const MINUTE_MS = 60_000;
+const DAY_MS = 24 * 60 * MINUTE_MS;
+
+/** Every option, in the order of --help. */
+export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> } = {
+  vm: option({
+    group: 'VMs',
+    placeholder: 'URL',
+    repeatable: true,
+    parse: parseVmUrl,
+    format: (vm) => vm.url,
+    defaultText: 'none, it must be given',
+    help: 'A link for VMs, at least one: qemu:PATH or vpnkit:PATH listens on a unix socket and takes VM after VM; qemu:fd:N and vpnkit:fd:N use an inherited descriptor, connected or listening; qemu:stdio and vpnkit:stdio use standard input and output.',
+  }),
+  mtu: option({
+    group: 'VMs',
+    placeholder: 'BYTES',
+    parse: (text) => parseInteger(text, 576, 65520, 'bytes'),
+    defaultText: '65520 on qemu links, 1500 on vpnkit links',
+    help: 'Largest IP packet of a VM, 576 to 65520, told to it by DHCP and by the vpnkit handshake. Nothing above 1500 is sent to a VM that has not shown that it takes it.',
+  }),
+  network: option({
+    group: 'Network',
+    placeholder: 'CIDR',
+    parse: parseNetwork,
+    default: '192.168.65.0/24',
+    help: 'The IPv4 network of the VMs, /8 to /29.',
+  }),
+  gateway: option({
+    group: 'Network',
+    placeholder: 'ADDRESS',
+    parse: parseUnicastV4,
+    default: ({ network }) => (network === undefined ? undefined : formatV4(network.network + 1)),
+    defaultText: 'the first address of the network (192.168.65.1)',
+    help: 'Address of the gateway: router, DHCP, DNS and NTP server of the VMs. Inside the network.',
+  }),
+  'host-alias': option({
+    group: 'Network',
+    placeholder: 'ADDRESS|none',
+    parse: orNone(parseUnicastV4),
+    default: ({ network }) => (network === undefined ? undefined : lastHostOf(network)),
+    defaultText: 'the last address but the broadcast (192.168.65.254)',
+    help: "Address under which VMs reach the host's own loopback; none closes that way. Inside the network.",
+  }),
+  dns: option({
+    group: 'Names and addresses',
+    placeholder: 'ADDRESS[:PORT]',
+    repeatable: true,
+    parse: parseDnsServer,
+    format: (dns) => formatEndpoint(dns.address, dns.port),
+    defaultText: "the host's own resolvers, from --resolv-conf",
+    help: 'A DNS server that queries of VMs are forwarded to, in order of preference. IPv6 with a port in brackets.',
+  }),
+  'resolv-conf': option({
+    group: 'Names and addresses',
+    placeholder: 'FILE',
+    parse: parsePath,
+    default: '/etc/resolv.conf',
+    help: "The host's resolver configuration: name servers where no --dns is given, search list where no --search is given. Read again when it changes and on SIGHUP.",
+  }),
+  hosts: option({
+    group: 'Names and addresses',
+    placeholder: 'FILE|none',
+    parse: orNone(parsePath),
+    default: '/etc/hosts',
+    help: 'Hosts file whose names VMs can resolve too; none for no such file. Read again when it changes and on SIGHUP.',
+  }),
+  domain: option({
+    group: 'Names and addresses',
+    placeholder: 'NAME',
+    parse: parseDomain,
+    default: 'isthmus.internal',
+    help: 'Domain that VMs are told by DHCP, and under which they resolve each other by host name.',
+  }),
+  search: option({
+    group: 'Names and addresses',
+    placeholder: 'NAME',
+    repeatable: true,
+    parse: parseDomain,
+    defaultText: "the host's own search list, from --resolv-conf",
+    help: 'A domain of the search list that VMs are told by DHCP.',
+  }),
+  lease: option({
+    group: 'Names and addresses',
+    placeholder: 'MAC=ADDRESS',
+    repeatable: true,
+    parse: parseLease,
+    format: (lease) => `${lease.mac}=${lease.address}`,
+    help: 'A fixed address for the VM with this MAC address. Other VMs get a free address, stable by MAC.',
+  }),
+  'lease-time': option({
+    group: 'Names and addresses',
+    placeholder: 'DURATION',
+    parse: (text) => parseDuration(text, MINUTE_MS, 365 * DAY_MS),
+    format: formatDuration,
+    default: '1h',
+    help: 'How long a DHCP lease holds before a VM must renew it.',
+  }),
+  publish: option({
+    group: 'Published ports',
+    placeholder: 'SPEC',
+    repeatable: true,
+    parse: parsePublish,
+    format: (specs) => specs.map(formatPublish),
+    help: 'Publishes a port of a VM on the host: [tcp:|udp:]HOSTADDR:HOSTPORT:GUESTADDR:GUESTPORT, or [HOSTADDR:][HOSTPORT:]GUESTPORT[/udp] as docker run -p has it. Without HOSTADDR it is 0.0.0.0, every IPv4 address of the host; without HOSTPORT a free one, told in the readiness line; without GUESTADDR the only VM there is. Ranges of equal length: 8000-8010:80-90. IPv6 in brackets.',
+  }),
+  memory: option({
+    group: 'Limits',
+    placeholder: 'MIB',
+    parse: (text) => parseMemory(text, 8, 1024),
+    format: (bytes) => String(bytes / (1024 * 1024)),
+    default: '64',
+    help: 'Size of the packet memory in MiB, a power of two from 8 to 1024. When it is full, windows close; no flow dies.',
+  }),
+  'max-flows': option({
+    group: 'Limits',
+    placeholder: 'N',
+    parse: (text) => parseInteger(text, 16, 1_000_000, ''),
+    default: '16384',
+    help: 'Most TCP flows at once; further ones are refused and counted.',
+  }),
+  'udp-max-flows': option({
+    group: 'Limits',
+    placeholder: 'N',
+    parse: (text) => parseInteger(text, 16, 65_535, ''),
+    default: '4096',
+    help: 'Most UDP flows at once, each a host socket; beyond it the one that is idle longest ends.',
+  }),
+  'udp-idle': option({
+    group: 'Limits',
+    placeholder: 'DURATION',
+    parse: (text) => parseDuration(text, 1000, DAY_MS),
+    format: formatDuration,
+    default: '2m',
+    help: 'How long a UDP flow without traffic is kept. RFC 4787 asks for two minutes at least.',
+  }),
+  control: option({
+    group: 'Daemon',
+    placeholder: 'PATH',
+    parse: parsePath,
+    help: 'Unix socket of the control API (/healthz, /metrics), mode 0600.',
+  }),
+  metrics: option({
+    group: 'Daemon',
+    placeholder: 'ADDRESS:PORT',
+    parse: parseLoopbackEndpoint,
+    format: (at) => formatEndpoint(at.address, at.port),
+    help: 'Serves /metrics and /healthz on this TCP port too. Loopback addresses only, as there is no access control. Port 0 for any free one.',
+  }),
+  'state-dir': option({
+    group: 'Daemon',
+    placeholder: 'DIR|none',
+    parse: orNone(parsePath),
+    default: defaultStateDir,
+    defaultText: '$STATE_DIRECTORY; /var/lib/isthmus for root; $XDG_STATE_HOME/isthmus or ~/.local/state/isthmus',
+    help: 'Directory for what outlives a restart, the DHCP leases; made if it is missing. none keeps leases in memory only.',
+  }),
+  'pid-file': option({
+    group: 'Daemon',
+    placeholder: 'FILE',
+    parse: parsePath,
+    help: 'File for the process id, written once everything listens and removed at the end. A live process in it stops the start.',
+  }),
+  'ready-fd': option({
+    group: 'Daemon',
+    placeholder: 'N',
+    parse: parseDescriptor,
+    help: 'Inherited descriptor that gets the readiness line too, and is then closed.',
+  }),
+  'log-level': option({
+    group: 'Finding faults',
+    placeholder: 'LEVEL',
+    parse: oneOf(LOG_LEVELS),
+    default: 'info',
+    help: 'Least level that is logged to standard error, as lines of JSON: trace, debug, info, warn, error, fatal, or silent.',
+  }),
+  pcap: option({
+    group: 'Finding faults',
+    placeholder: 'FILE',
+    parse: parsePath,
+    help: 'Writes every frame of every VM to this pcapng file.',
+  }),
+  strict: option({
+    group: 'Finding faults',
+    placeholder: '',
+    parse: parseSwitch,
+    default: 'false',
+    help: 'Ends the daemon at the first contradiction that it finds in itself, rather than the flow alone. For tests.',
+  }),
+  config: option({
+    group: 'Daemon',
+    placeholder: 'FILE',
+    parse: parsePath,
+    help: 'YAML (or JSON) file of options: each key is a flag without its dashes, a repeatable one takes a list.',
+  }),
+};
+
+/** All option names in the order of --help. */
+export const OPTION_NAMES: readonly OptionName[] = Object.keys(OPTIONS) as OptionName[];
+
+/** `ISTHMUS_LOG_LEVEL` of `log-level`. */
+export function envNameOf(name: OptionName): string {
+  return `ISTHMUS_${name.toUpperCase().replaceAll('-', '_')}`;
+}
+
+/** Whether a word is an option's name. */
+export function isOptionName(word: string): word is OptionName {
+  return Object.hasOwn(OPTIONS, word);
+}

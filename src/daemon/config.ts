@@ -1,0 +1,389 @@
+// From flags, environment, file and defaults to one deep-frozen Config. It owns precedence (flag > environment > file > default),
+// what options must agree on among each other, and the words of every error: key, source, what is wrong, what would be right.
+// The files themselves are read in config-file; what an option is, is config-schema's.
+
+import { accessSync, constants } from 'node:fs';
+import { resolve } from 'node:path';
+import * as v from 'valibot';
+import { ExitCode } from '../host/exit-code.ts';
+import { errnoOf, OperatorError } from '../host/operator-error.ts';
+import { SOCKET_PATH_MAX_BYTES } from '../host/socket-file.ts';
+import { type Cidr4, formatV4, type IpAddress } from '../ip/address.ts';
+import {
+  type DefaultContext,
+  envNameOf,
+  NONE,
+  OPTION_NAMES,
+  OPTIONS,
+  type OptionName,
+  type OptionValues,
+} from './config-schema.ts';
+import type { LogLevel } from './log.ts';
+import { nearest } from './nearest.ts';
+import { formatPublish, type PublishSpec } from './publish-spec.ts';
+import { type Endpoint, type FixedLease, formatEndpoint } from './value-grammar.ts';
+import type { VmUrl } from './vm-url.ts';
+
+/** A VM link with the MTU that holds for it. */
+export interface VmLinkConfig extends VmUrl {
+  /** Largest IP packet in bytes, 576 to 65,520. */
+  readonly mtu: number;
+}
+
+/** Everything the daemon was told. Deep-frozen; durations in milliseconds, sizes in bytes. */
+export interface Config {
+  readonly vm: readonly VmLinkConfig[];
+  readonly network: Cidr4;
+  readonly gateway: IpAddress;
+  /** undefined: VMs cannot reach the host's loopback. */
+  readonly hostAlias: IpAddress | undefined;
+  /** Empty: the name servers of `resolvConf`. */
+  readonly dns: readonly Endpoint[];
+  readonly resolvConf: string;
+  /** undefined: no hosts file is served. */
+  readonly hosts: string | undefined;
+  readonly domain: string;
+  /** Empty: the search list of `resolvConf`. */
+  readonly search: readonly string[];
+  readonly leases: readonly FixedLease[];
+  readonly leaseTimeMs: number;
+  readonly publish: readonly PublishSpec[];
+  readonly memoryBytes: number;
+  readonly maxFlows: number;
+  readonly udpMaxFlows: number;
+  readonly udpIdleMs: number;
+  readonly control: string | undefined;
+  readonly metrics: Endpoint | undefined;
+  /** undefined: nothing outlives the process. */
+  readonly stateDir: string | undefined;
+  readonly pidFile: string | undefined;
+  readonly readyFd: number | undefined;
+  readonly logLevel: LogLevel;
+  readonly pcap: string | undefined;
+  readonly strict: boolean;
+}
+
+/** Where a value came from. `label` is what an error calls it: `--mtu`, `ISTHMUS_MTU`, `isthmus.yaml:3`. */
+export interface ValueSource {
+  readonly kind: 'flag' | 'env' | 'file' | 'default';
+  readonly label: string;
+}
+
+/** Values of one source, still text. */
+export interface GivenValue {
+  readonly texts: readonly string[];
+  readonly source: ValueSource;
+}
+export type GivenValues = ReadonlyMap<OptionName, GivenValue>;
+
+/** One line of --print-config. */
+export interface ConfigEntry {
+  readonly name: OptionName;
+  readonly repeatable: boolean;
+  /** Canonical texts; empty when the option is not set. */
+  readonly texts: readonly string[];
+  readonly source: ValueSource;
+}
+
+export interface LoadedConfig {
+  readonly config: Config;
+  readonly entries: readonly ConfigEntry[];
+  /** For the log: what was passed over. */
+  readonly warnings: readonly string[];
+}
+
+export interface ConfigInput {
+  readonly flags: GivenValues;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly uid: number;
+  /** --print-config may do without a VM. */
+  readonly vmOptional?: boolean;
+}
+
+/** Reads everything, checks it, and freezes it. @throws OperatorError for the first mistake. */
+export async function loadConfig(input: ConfigInput): Promise<LoadedConfig> {
+  const { given: fromEnv, warnings } = readEnvironment(input.env);
+  const file = input.flags.get('config') ?? fromEnv.get('config');
+  const fromFile = file === undefined ? undefined : (await import('./config-file.ts')).readConfigFile(file);
+  const reader = new OptionReader([input.flags, fromEnv, fromFile ?? new Map()], { env: input.env, uid: input.uid });
+  const config = deepFreeze(assemble(reader, input.vmOptional ?? false));
+  return { config, entries: reader.entries(), warnings };
+}
+
+/** Values of `ISTHMUS_*`; a list is separated by commas, an empty variable counts as not set. */
+function readEnvironment(env: ConfigInput['env']): { given: Map<OptionName, GivenValue>; warnings: string[] } {
+  const byVariable = new Map(OPTION_NAMES.map((name) => [envNameOf(name), name]));
+  const given = new Map<OptionName, GivenValue>();
+  const warnings: string[] = [];
+  for (const [variable, text] of Object.entries(env)) {
+    if (!variable.startsWith('ISTHMUS_') || text === undefined || text === '') continue;
+    const name = byVariable.get(variable);
+    if (name === undefined) {
+      const near = nearest(variable, byVariable.keys());
+      warnings.push(`${variable} is not a variable of isthmus${near === undefined ? '' : `; did you mean ${near}?`}`);
+      continue;
+    }
+    const texts = OPTIONS[name].repeatable ? text.split(',').map((part) => part.trim()) : [text];
+    given.set(name, { texts, source: { kind: 'env', label: variable } });
+  }
+  return { given, warnings };
+}
+
+/** An operator's mistake in one option, in one line. */
+export function configError(
+  name: OptionName,
+  source: ValueSource,
+  problem: string,
+  expected: string,
+  cause?: unknown,
+): OperatorError {
+  const where = source.kind === 'default' ? name : `${name} (${source.label})`;
+  return new OperatorError(`${where}: ${problem}; expected ${expected}`, {
+    code: `ERR_CONFIG_${name.toUpperCase().replaceAll('-', '_')}`,
+    exitCode: source.kind === 'flag' ? ExitCode.Usage : ExitCode.Config,
+    cause,
+  });
+}
+
+/** Picks each option's source by precedence and parses it. */
+class OptionReader {
+  readonly #layers: readonly GivenValues[];
+  readonly #context: Omit<DefaultContext, 'network'>;
+  readonly #entries = new Map<OptionName, ConfigEntry>();
+  network: Cidr4 | undefined;
+
+  constructor(layers: readonly GivenValues[], context: Omit<DefaultContext, 'network'>) {
+    this.#layers = layers;
+    this.#context = context;
+  }
+
+  /** Every value of an option. */
+  list<K extends OptionName>(name: K): OptionValues[K][] {
+    const spec = OPTIONS[name];
+    const { texts, source } = this.#given(name);
+    if (texts.length > 1 && !spec.repeatable) {
+      throw configError(name, source, `is given ${texts.length} times (${texts.map(quote).join(', ')})`, 'one value');
+    }
+    const values = texts.map((text) => {
+      const result = v.safeParse(spec.schema, text);
+      if (result.success) return result.output;
+      const issue = result.issues[0];
+      throw configError(name, source, `${quote(text)} ${issue.message}`, issue.expected ?? 'another value');
+    });
+    this.#entries.set(name, {
+      name,
+      repeatable: spec.repeatable,
+      texts: values.flatMap((value) => spec.format(value)),
+      source,
+    });
+    return values;
+  }
+
+  /** The value of an option that takes one, or undefined. */
+  one<K extends OptionName>(name: K): OptionValues[K] | undefined {
+    return this.list(name)[0];
+  }
+
+  /** The value of an option that always has one. */
+  always<K extends OptionName>(name: K): OptionValues[K] {
+    return this.one(name)!;
+  }
+
+  source(name: OptionName): ValueSource {
+    return this.#given(name).source;
+  }
+
+  fail(name: OptionName, problem: string, expected: string, cause?: unknown): never {
+    throw configError(name, this.source(name), problem, expected, cause);
+  }
+
+  entries(): ConfigEntry[] {
+    return OPTION_NAMES.flatMap((name) => this.#entries.get(name) ?? []);
+  }
+
+  #given(name: OptionName): GivenValue {
+    for (const layer of this.#layers) {
+      const given = layer.get(name);
+      if (given !== undefined) return given;
+    }
+    const text = OPTIONS[name].default({ ...this.#context, network: this.network });
+    return { texts: text === undefined ? [] : [text], source: { kind: 'default', label: 'default' } };
+  }
+}
+
+function assemble(read: OptionReader, vmOptional: boolean): Config {
+  read.one('config');
+  const vm = read.list('vm');
+  if (vm.length === 0 && !vmOptional) {
+    throw new OperatorError('vm: no VM link is given; expected at least one, like --vm qemu:/run/vm.sock', {
+      code: 'ERR_CONFIG_VM',
+      exitCode: ExitCode.Usage,
+    });
+  }
+  const mtu = read.one('mtu');
+  const network = read.always('network');
+  read.network = network;
+  const gateway = read.always('gateway');
+  const hostAlias = read.always('host-alias');
+  const config: Config = {
+    vm: vm.map((link) => ({ ...link, mtu: mtu ?? (link.framing === 'qemu' ? 65520 : 1500) })),
+    network,
+    gateway,
+    hostAlias: hostAlias === NONE ? undefined : hostAlias,
+    dns: read.list('dns'),
+    resolvConf: read.always('resolv-conf'),
+    hosts: unlessNone(read.one('hosts')),
+    domain: read.always('domain'),
+    search: read.list('search'),
+    leases: read.list('lease'),
+    leaseTimeMs: read.always('lease-time'),
+    publish: read.list('publish').flat(),
+    memoryBytes: read.always('memory'),
+    maxFlows: read.always('max-flows'),
+    udpMaxFlows: read.always('udp-max-flows'),
+    udpIdleMs: read.always('udp-idle'),
+    control: read.one('control'),
+    metrics: read.one('metrics'),
+    stateDir: unlessNone(read.one('state-dir')),
+    pidFile: read.one('pid-file'),
+    readyFd: read.one('ready-fd'),
+    logLevel: read.always('log-level'),
+    pcap: read.one('pcap'),
+    strict: read.always('strict'),
+  };
+  checkAddresses(config, read);
+  checkLinks(config, read);
+  checkLeases(config, read);
+  checkPublish(config, read);
+  checkFiles(config, read);
+  return config;
+}
+
+function unlessNone(value: string | undefined): string | undefined {
+  return value === NONE ? undefined : value;
+}
+
+/** Whether an address is one that a machine in the network can have. */
+function isHostAddress(network: Cidr4, address: IpAddress): boolean {
+  return (
+    address.isV4 && network.contains(address.v4) && address.v4 !== network.network && address.v4 !== network.broadcast
+  );
+}
+
+function hostRange(network: Cidr4): string {
+  return `an address of the network ${network}, ${formatV4(network.network + 1)} to ${formatV4(network.broadcast - 1)}`;
+}
+
+function checkAddresses({ network, gateway, hostAlias }: Config, read: OptionReader): void {
+  if (!isHostAddress(network, gateway))
+    read.fail('gateway', `"${gateway}" is not inside the network`, hostRange(network));
+  if (hostAlias === undefined) return;
+  const expected = `${hostRange(network)}, other than the gateway; or none`;
+  if (!isHostAddress(network, hostAlias)) read.fail('host-alias', `"${hostAlias}" is not inside the network`, expected);
+  if (hostAlias.equals(gateway)) read.fail('host-alias', `"${hostAlias}" is the gateway's address`, expected);
+}
+
+function checkLinks({ vm, readyFd, control }: Config, read: OptionReader): void {
+  const seen = new Map<string, string>();
+  for (const { url, transport: t } of vm) {
+    const key = t.kind === 'listen' ? resolve(t.path) : t.kind === 'fd' ? `fd:${t.fd}` : 'stdio';
+    if (seen.has(key)) read.fail('vm', `"${url}" and "${seen.get(key)}" are the same socket`, 'each socket once');
+    seen.set(key, url);
+  }
+  if (readyFd !== undefined && seen.has(`fd:${readyFd}`)) {
+    read.fail('ready-fd', `"${readyFd}" is the descriptor of a VM link`, 'a descriptor of its own');
+  }
+  if (control === undefined) return;
+  const bytes = Buffer.byteLength(control);
+  if (bytes > SOCKET_PATH_MAX_BYTES) {
+    read.fail('control', `the path has ${bytes} bytes`, `a unix socket's path, at most ${SOCKET_PATH_MAX_BYTES} bytes`);
+  }
+  if (seen.has(resolve(control))) read.fail('control', `"${control}" is the socket of a VM link`, 'a path of its own');
+}
+
+function checkLeases({ leases, network, gateway, hostAlias }: Config, read: OptionReader): void {
+  const macs = new Map<string, FixedLease>();
+  const addresses = new Map<string, FixedLease>();
+  for (const lease of leases) {
+    const text = `${lease.mac}=${lease.address}`;
+    if (!isHostAddress(network, lease.address))
+      read.fail('lease', `"${text}" is not inside the network`, hostRange(network));
+    if (lease.address.equals(gateway)) read.fail('lease', `"${text}" is the gateway's address`, 'another address');
+    if (hostAlias?.equals(lease.address)) read.fail('lease', `"${text}" is the host alias`, 'another address');
+    if (macs.has(lease.mac)) read.fail('lease', `${lease.mac} has two addresses`, 'each MAC address once');
+    if (addresses.has(`${lease.address}`))
+      read.fail('lease', `${lease.address} is given to two VMs`, 'each address once');
+    macs.set(lease.mac, lease);
+    addresses.set(`${lease.address}`, lease);
+  }
+}
+
+function checkPublish({ publish, network, gateway, hostAlias }: Config, read: OptionReader): void {
+  const seen = new Map<string, PublishSpec>();
+  for (const spec of publish) {
+    const { guestAddress: guest } = spec;
+    const text = formatPublish(spec);
+    if (guest !== undefined) {
+      if (!isHostAddress(network, guest))
+        read.fail('publish', `"${text}" has a guest outside the network`, hostRange(network));
+      if (guest.equals(gateway) || hostAlias?.equals(guest)) {
+        read.fail('publish', `"${text}" has our own address as its guest`, 'the address of a VM');
+      }
+    }
+    if (spec.hostPort === 0) continue;
+    const at = `${spec.protocol} ${formatEndpoint(spec.hostAddress, spec.hostPort)}`;
+    if (seen.has(at)) read.fail('publish', `${at} is published twice`, 'each host port once');
+    seen.set(at, spec);
+  }
+}
+
+function checkFiles(config: Config, read: OptionReader): void {
+  const written = new Map<string, OptionName>();
+  const outputs = { control: config.control, 'pid-file': config.pidFile, pcap: config.pcap };
+  for (const [name, path] of Object.entries(outputs) as [OptionName, string | undefined][]) {
+    if (path === undefined) continue;
+    const other = written.get(resolve(path));
+    if (other !== undefined) read.fail(name, `"${path}" is the path of ${other} too`, 'a path of its own');
+    written.set(resolve(path), name);
+  }
+  // A default that is missing on this host is normal; a file that the operator names must be there.
+  const inputs = { hosts: config.hosts, 'resolv-conf': config.resolvConf };
+  for (const [name, path] of Object.entries(inputs) as [OptionName, string | undefined][]) {
+    const source = read.source(name);
+    if (path === undefined || source.kind === 'default') continue;
+    try {
+      accessSync(path, constants.R_OK);
+    } catch (error) {
+      throw unreadable(name, source, path, error);
+    }
+  }
+}
+
+/** A file named by an option that cannot be read. */
+export function unreadable(name: OptionName, source: ValueSource, path: string, error: unknown): OperatorError {
+  const why: Record<string, string> = {
+    ENOENT: 'does not exist',
+    ENOTDIR: 'does not exist',
+    EACCES: 'may not be read by this user',
+    EISDIR: 'is a directory',
+  };
+  const reason =
+    why[errnoOf(error) ?? ''] ?? `cannot be read (${error instanceof Error ? error.message : String(error)})`;
+  return new OperatorError(`${name} (${source.label}): ${path} ${reason}; expected a readable file`, {
+    code: 'ERR_CONFIG_UNREADABLE',
+    exitCode: ExitCode.NoInput,
+    cause: error,
+  });
+}
+
+function quote(text: string): string {
+  return `"${text.length > 200 ? `${text.slice(0, 200)}...` : text}"`;
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const part of Object.values(value)) deepFreeze(part);
+  }
+  return value;
+}

@@ -1,0 +1,114 @@
+// The network's counters as metrics: names, help and where each is read. It counts nothing itself.
+
+import { DROP_NAMES } from '../base/drop.ts';
+import type { HostFlowStats } from '../forwarder/host-flow.ts';
+import type { LinkCounters } from '../link/link-counters.ts';
+import type { Stack } from '../stack/stack.ts';
+import type { StatsMetric, StatsSource } from './stats-source.ts';
+
+/** What there is to read from. */
+export interface MetricsInput {
+  readonly stack: Stack;
+  readonly tcp: { readonly stats: HostFlowStats; readonly live: number };
+  readonly udp: { readonly size: number; readonly stats: object };
+  readonly udpPublisher: { readonly size: number; readonly stats: object };
+  readonly dns: { readonly stats: object; readonly sessions: number };
+  readonly dhcp: { readonly stats: object };
+  readonly ntp: { readonly stats: object };
+  /** Counters of all links, gone ones included. */
+  readonly links: () => LinkCounters;
+  readonly leases: () => number;
+  readonly wakeups: () => number;
+}
+
+/** `bytesToHost` -> `bytes_to_host`. */
+function snake(name: string): string {
+  return name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+}
+
+/** `bytes_to_host` -> `Bytes to host`. */
+function sentence(prefix: string, name: string): string {
+  return `${prefix}: ${name.replaceAll('_', ' ')}.`;
+}
+
+/** Every number field of a stats object as a counter of its own. */
+function counters(area: string, title: string, stats: object): StatsMetric[] {
+  const fields = stats as Record<string, unknown>;
+  return Object.keys(fields)
+    .filter((key) => typeof fields[key] === 'number')
+    .map((key) => ({
+      name: `isthmus_${area}_${snake(key)}_total`,
+      help: sentence(title, snake(key)),
+      type: 'counter' as const,
+      read: () => fields[key] as number,
+    }));
+}
+
+function gauge(name: string, help: string, read: () => number): StatsMetric {
+  return { name: `isthmus_${name}`, help, type: 'gauge', read };
+}
+
+export function networkMetrics(input: MetricsInput): StatsSource {
+  const { stack } = input;
+  const { slab } = stack;
+  return {
+    metrics: [
+      gauge('vms', 'VMs connected now.', () => stack.ports.size),
+      gauge('tcp_flows', 'TCP flows now, without those in TIME-WAIT.', () => stack.tcp.flows),
+      gauge('tcp_flows_opening', 'TCP flows whose handshake or dial is not finished.', () => stack.tcp.opening),
+      gauge('tcp_time_waits', 'TCP flows in TIME-WAIT.', () => stack.tcp.timeWaits),
+      gauge('tcp_host_sockets', 'Host sockets of TCP flows.', () => input.tcp.live),
+      gauge('udp_flows', 'UDP flows now.', () => input.udp.size),
+      gauge('udp_published_clients', 'Clients of published UDP ports now.', () => input.udpPublisher.size),
+      gauge('dns_sessions', 'DNS connections of guests now.', () => input.dns.sessions),
+      gauge('leases', 'DHCP leases known.', input.leases),
+      gauge('neighbours', 'Guest addresses known.', () => stack.neighbours.size),
+      gauge('timers', 'Connections with a deadline.', () => stack.tcp.deadlines.size),
+      gauge('slab_bytes', 'Packet memory in all.', () => slab.size),
+      gauge('slab_used_bytes', 'Packet memory in use.', () => slab.usedBytes),
+      gauge('slab_peak_bytes', 'Most packet memory ever in use.', () => slab.peakBytes),
+      {
+        name: 'isthmus_slab_refused_total',
+        help: 'Requests for packet memory refused because it was full.',
+        type: 'counter',
+        read: () => slab.refused,
+      },
+      {
+        name: 'isthmus_timer_wakeups_total',
+        help: 'Times the deadline timer fired.',
+        type: 'counter',
+        read: input.wakeups,
+      },
+      {
+        name: 'isthmus_dropped_total',
+        help: 'Frames, packets and segments dropped, by reason.',
+        type: 'counter',
+        labels: ['reason'],
+        read: () =>
+          DROP_NAMES.slice(1).map((reason, i) => ({ labels: { reason }, value: stack.stats.drops.counts[i + 1] ?? 0 })),
+      },
+      ...counters('stack', 'Stack', stack.stats),
+      ...counters('tcp', 'TCP', stack.stats.tcp),
+      ...counters('tcp_host', 'Host sockets', input.tcp.stats),
+      ...counters('udp', 'UDP flows', input.udp.stats),
+      ...counters('udp_published', 'Published UDP ports', input.udpPublisher.stats),
+      ...counters('dns', 'DNS', input.dns.stats),
+      ...counters('dhcp', 'DHCP', input.dhcp.stats),
+      ...counters('ntp', 'NTP', input.ntp.stats),
+      ...linkMetrics(input.links),
+    ],
+  };
+}
+
+/** Link counters are summed over links when asked for. */
+function linkMetrics(totals: () => LinkCounters): StatsMetric[] {
+  const names = Object.keys(totals()).filter(
+    (key) => typeof (totals() as unknown as Record<string, unknown>)[key] === 'number',
+  );
+  return names.map((key) => ({
+    name: `isthmus_link_${snake(key)}_total`,
+    help: sentence('VM links', snake(key)),
+    type: 'counter' as const,
+    read: () => (totals() as unknown as Record<string, number>)[key] ?? 0,
+  }));
+}

@@ -1,0 +1,426 @@
+// The network, wired: packet memory, stack, services, forwarders and links of one daemon. Each part gets its own slice of the
+// configuration; nothing here does a part's work.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Millis } from '../base/clock.ts';
+import { LocalNames } from '../dns/local-names.ts';
+import { parseResolvConf } from '../dns/resolv-conf.ts';
+import { parseMac } from '../ethernet/mac.ts';
+import { Destinations } from '../forwarder/destination.ts';
+import { DnsService } from '../forwarder/dns-service.ts';
+import { SendArena } from '../forwarder/send-arena.ts';
+import { TcpForwarder } from '../forwarder/tcp-forwarder.ts';
+import { TcpPublisher } from '../forwarder/tcp-publisher.ts';
+import { UdpForwarder } from '../forwarder/udp-forwarder.ts';
+import { UdpPublisher } from '../forwarder/udp-publisher.ts';
+import { ExitCode } from '../host/exit-code.ts';
+import { HostClock, HostTimers } from '../host/host-clock.ts';
+import { HostRandom } from '../host/host-random.ts';
+import { LeaseFile } from '../host/lease-file.ts';
+import { errnoOf, OperatorError } from '../host/operator-error.ts';
+import { createPacketMemory, type PacketMemory } from '../host/packet-memory.ts';
+import { WakeTimer } from '../host/wake-timer.ts';
+import { IpAddress } from '../ip/address.ts';
+import { CaptureHost } from '../link/capture.ts';
+import { CaptureFile } from '../link/capture-file.ts';
+import { LinkCounters } from '../link/link-counters.ts';
+import { LinkListener } from '../link/listener.ts';
+import type { LinkContext } from '../link/vm-link.ts';
+import { DhcpService } from '../services/dhcp-server.ts';
+import { Leases } from '../services/leases.ts';
+import { NtpService } from '../services/ntp.ts';
+import { VpnkitIdentities } from '../services/vpnkit-identity.ts';
+import type { LinkHost } from '../stack/ports.ts';
+import { Stack } from '../stack/stack.ts';
+import type { VmPort } from '../stack/vm-port.ts';
+import { DEFAULT_TCP_LIMITS } from '../tcp/limits.ts';
+import type { Config } from './config.ts';
+import type { Log } from './log.ts';
+import type { CreateNetwork, Health, NetworkService, ReadyInfo, ReadyPort } from './network-api.ts';
+import { networkMetrics } from './network-metrics.ts';
+import type { PublishSpec } from './publish-spec.ts';
+import type { StatsSource } from './stats-source.ts';
+import { formatEndpoint } from './value-grammar.ts';
+
+/** The gateway's MAC, VPNKit's: launchers have it in their configurations. */
+const GATEWAY_MAC = 'f6:16:36:bc:f9:c6';
+const DNS_PORT = 53;
+const DHCP_PORT = 67;
+const NTP_PORT = 123;
+/** A host that follows others' clocks; RFC 5905 calls a server below such a host stratum 3 or 4. */
+const NTP_STRATUM = 3;
+/** 127.127.1.0: "local clock" by convention. */
+const NTP_REF_ID = 0x7f7f0100;
+/** A bug is logged at most so often. */
+const BUG_LOG_MS = 1000;
+
+export const createNetwork: CreateNetwork = (config, log) => new Network(config, log);
+
+class Network implements NetworkService {
+  readonly finished: Promise<void>;
+  readonly #config: Config;
+  readonly #log: Log;
+  readonly #clock = new HostClock();
+  readonly #timers = new HostTimers();
+  readonly #random = new HostRandom();
+  readonly #memory: PacketMemory;
+  readonly #wake: WakeTimer;
+  readonly #stack: Stack;
+  readonly #leases: Leases;
+  readonly #identities: VpnkitIdentities;
+  readonly #leaseFile: LeaseFile | undefined;
+  readonly #dhcp: DhcpService;
+  readonly #ntp: NtpService;
+  readonly #dns: DnsService;
+  readonly #tcp: TcpForwarder;
+  readonly #tcpPublisher: TcpPublisher;
+  readonly #udp: UdpForwarder;
+  readonly #udpPublisher: UdpPublisher;
+  readonly #listeners: LinkListener[] = [];
+  readonly #stats: StatsSource;
+  #capture: CaptureFile | undefined;
+  #turnWanted = false;
+  #stopping = false;
+  #degraded: string | undefined;
+  #bugLoggedAt: Millis = Number.NEGATIVE_INFINITY;
+  #unfinished = 0;
+  #finish: () => void = () => {};
+
+  constructor(config: Config, log: Log) {
+    this.#config = config;
+    this.#log = log;
+    this.finished = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.#memory = createPacketMemory(config.memoryBytes);
+    this.#wake = new WakeTimer(this.#clock);
+    const { network, gateway, hostAlias } = config;
+    const destinations = new Destinations({ network, gateway, hostAlias });
+    this.#tcp = new TcpForwarder({ destinations, clock: this.#clock, mem: this.#memory.mem });
+    const onDeadlineChanged = (): void => this.#wake.update();
+    // The stack and those who send through it need each other: the senders get it by these two closures.
+    const sender: UdpSender = {
+      sendDatagram: (...args) => this.#stack.udp.sendDatagram(...args),
+      sendUnreachable: (...args) => this.#stack.udp.sendUnreachable(...args),
+    };
+    this.#udpPublisher = new UdpPublisher({
+      gateway,
+      sender,
+      clock: this.#clock,
+      arena: new SendArena(),
+      onDeadlineChanged,
+      idleMs: config.udpIdleMs,
+      maxClients: config.udpMaxFlows,
+    });
+    this.#udp = new UdpForwarder({
+      destinations,
+      sender,
+      clock: this.#clock,
+      onDeadlineChanged,
+      claimer: this.#udpPublisher,
+      idleMs: config.udpIdleMs,
+      maxFlows: config.udpMaxFlows,
+    });
+    this.#stack = new Stack(
+      {
+        network,
+        gateway: gateway.v4,
+        hostAlias: hostAlias?.v4,
+        mac: parseMac(GATEWAY_MAC)!,
+        tcp: { ...DEFAULT_TCP_LIMITS, flowsMax: config.maxFlows },
+      },
+      this.#memory.slab,
+      this.#random,
+      this.#tcp,
+      this.#udp,
+      {
+        onTurnWanted: () => this.#wantTurn(),
+        onTurnEnd: () => this.#wake.update(),
+        onVmConnected: () => {},
+        onVmGone: (port) => this.#onVmGone(port),
+        onBug: (error, what) => this.#onBug(error, what),
+      },
+    );
+    this.#tcpPublisher = new TcpPublisher({ connector: this.#stack, context: this.#tcp.context, source: gateway });
+
+    this.#leases = new Leases({
+      network,
+      gateway: gateway.v4,
+      hostAlias: hostAlias?.v4,
+      fixed: config.leases.map((l) => ({ mac: l.mac, address: l.address.v4 })),
+      leaseMs: config.leaseTimeMs,
+    });
+    this.#identities = new VpnkitIdentities(this.#leases, this.#random);
+    this.#leaseFile =
+      config.stateDir === undefined
+        ? undefined
+        : new LeaseFile({
+            path: join(config.stateDir, 'leases.json'),
+            leases: this.#leases,
+            identities: this.#identities,
+            clock: this.#clock,
+            report: (message) => log.warn({ event: 'leases.file' }, message),
+          });
+    this.#dhcp = new DhcpService(
+      {
+        gateway: gateway.v4,
+        dns: [gateway.v4],
+        ntp: [gateway.v4],
+        domain: config.domain,
+        search: this.#searchList(),
+        routes: [],
+        mtuOf: (vmId) => this.#stack.ports.get(vmId)?.info.mtu ?? 1500,
+      },
+      this.#leases,
+      this.#stack.udp,
+      this.#stack.stats.drops,
+      {
+        onLease: (mac, address, hostName) => {
+          const guest = IpAddress.v4(address).toString();
+          log.info({ event: 'dhcp.lease', mac: Buffer.from(mac).toString('hex'), guest, hostName }, 'lease given');
+        },
+        onRelease: (_mac, address) =>
+          log.info({ event: 'dhcp.release', guest: IpAddress.v4(address).toString() }, 'lease given back'),
+      },
+    );
+    this.#ntp = new NtpService(
+      {
+        wallClock: () => Date.now(),
+        synchronised: () => true,
+        stratum: NTP_STRATUM,
+        refId: NTP_REF_ID,
+        broadcast: network.broadcast,
+        rootDelayMs: 1,
+        rootDispersionMs: 10,
+        precision: -10,
+      },
+      sender,
+      this.#stack.stats.drops,
+    );
+    this.#dns = new DnsService({
+      sender,
+      clock: this.#clock,
+      random: this.#random,
+      names: new LocalNames({
+        gateway: [gateway],
+        hostAlias: hostAlias === undefined ? [] : [hostAlias],
+        network,
+        domain: config.domain,
+        guests: this.#leases.names,
+      }),
+      upstreams: config.dns.map((e) => formatEndpoint(e.address, e.port)),
+      resolvConfPath: config.resolvConf,
+      hostsPath: config.hosts ?? '',
+      linkLimitBytes: (vm) => Math.max(1232, ((vm as VmPort).takes ?? 1500) - 28),
+      onDeadlineChanged,
+      log: (level, event, fields) => log[level]({ event, ...fields }, event),
+    });
+    this.#stack.udp.serve(DNS_PORT, this.#dns);
+    this.#stack.udp.serve(DHCP_PORT, this.#dhcp);
+    this.#stack.udp.serve(NTP_PORT, this.#ntp);
+    this.#tcp.serve(DNS_PORT, this.#dns);
+    for (const p of [this.#stack, this.#udp, this.#udpPublisher, this.#dns]) this.#wake.add(p);
+    this.#stats = networkMetrics({
+      stack: this.#stack,
+      tcp: this.#tcp,
+      udp: this.#udp,
+      udpPublisher: this.#udpPublisher,
+      dns: this.#dns,
+      dhcp: this.#dhcp,
+      ntp: this.#ntp,
+      links: () => this.#linkTotals(),
+      leases: () => this.#leases.size,
+      wakeups: () => this.#wake.wakeups,
+    });
+  }
+
+  async start(): Promise<ReadyInfo> {
+    const { config } = { config: this.#config };
+    this.#leaseFile?.load();
+    this.#dns.start();
+    const links = this.#log.child({ part: 'link' });
+    let host: LinkHost = this.#stack;
+    if (config.pcap !== undefined) {
+      this.#capture = await CaptureFile.open({ path: config.pcap }, this.#clock, this.#timers, links);
+      host = new CaptureHost(this.#stack, this.#capture, this.#memory.mem);
+    }
+    const context: LinkContext = {
+      memory: this.#memory,
+      host,
+      clock: this.#clock,
+      timers: this.#timers,
+      identities: {
+        identify: (uuid, preferred) => {
+          const answer = this.#identities.identify(uuid, preferred, this.#clock.now());
+          if (answer.ok || !answer.invalid) return answer.ok ? answer : { ok: false, reason: answer.reason };
+          return { ok: false, invalid: true };
+        },
+        disconnected: (uuid) => this.#identities.disconnected(uuid, this.#clock.now()),
+      },
+      log: links,
+    };
+    for (const vm of config.vm) {
+      const { transport } = vm;
+      const place = transport.kind === 'listen' ? { kind: 'path' as const, path: transport.path } : transport;
+      this.#unfinished++;
+      const listener = new LinkListener(
+        {
+          url: { text: vm.url, format: vm.framing, place },
+          mtu: vm.mtu,
+          onFinished: () => {
+            if (--this.#unfinished === 0) this.#finish();
+          },
+        },
+        context,
+      );
+      this.#listeners.push(listener);
+      await listener.listen();
+    }
+    const publish: ReadyPort[] = [];
+    for (const spec of config.publish) publish.push(await this.#publish(spec));
+    return {
+      vm: config.vm.map((vm) => ({
+        url: vm.url,
+        path: vm.transport.kind === 'listen' ? vm.transport.path : null,
+        mtu: vm.mtu,
+      })),
+      publish,
+    };
+  }
+
+  async stop(_deadlineMs: number): Promise<void> {
+    if (this.#stopping) return;
+    this.#stopping = true;
+    this.#tcpPublisher.close();
+    this.#stack.stop(this.#clock.now());
+    this.#tcp.close();
+    this.#udpPublisher.close();
+    this.#udp.close();
+    this.#dns.close();
+    this.#wake.close();
+    await Promise.all(this.#listeners.map((l) => l.close()));
+    await Promise.all([this.#capture?.close(), this.#leaseFile?.close()]);
+  }
+
+  stats(): StatsSource {
+    return this.#stats;
+  }
+
+  health(): Health {
+    if (this.#stopping) return { status: 'stopping' };
+    return this.#degraded === undefined ? { status: 'ok' } : { status: 'degraded', reason: this.#degraded };
+  }
+
+  async reload(): Promise<void> {
+    this.#dns.refresh();
+    this.#dhcp.setDomains(this.#config.domain, this.#searchList());
+  }
+
+  // --- Turns.
+
+  #wantTurn(): void {
+    if (this.#turnWanted) return;
+    this.#turnWanted = true;
+    // After the sockets that are ready now have all been read: what they bring leaves in one write.
+    setImmediate(() => {
+      this.#turnWanted = false;
+      if (!this.#stopping) this.#stack.onEndTurn(this.#clock.now());
+    });
+  }
+
+  #onVmGone(port: VmPort): void {
+    this.#dhcp.vmGone(port.id);
+  }
+
+  #onBug(error: unknown, what: string): void {
+    if (this.#config.strict) throw error;
+    const now = this.#clock.now();
+    this.#degraded = 'a bug of isthmus cost a flow; see the log for event "bug"';
+    if (now - this.#bugLoggedAt < BUG_LOG_MS) return;
+    this.#bugLoggedAt = now;
+    this.#log.error({ event: 'bug', err: error }, `bug: a ${what} was lost to it`);
+  }
+
+  // --- Publishing.
+
+  async #publish(spec: PublishSpec): Promise<ReadyPort> {
+    const guestOf = spec.guestAddress === undefined ? () => this.#onlyGuest() : () => spec.guestAddress;
+    const wanted = formatEndpoint(spec.hostAddress, spec.hostPort);
+    try {
+      const port = spec.protocol === 'tcp' ? await this.#publishTcp(spec, guestOf) : this.#publishUdp(spec, guestOf);
+      const guest =
+        spec.guestAddress === undefined ? `:${spec.guestPort}` : formatEndpoint(spec.guestAddress, spec.guestPort);
+      return { protocol: spec.protocol, host: formatEndpoint(spec.hostAddress, port), guest };
+    } catch (error) {
+      const errno = errnoOf(error) ?? '';
+      throw new OperatorError(`publish: ${spec.protocol} ${wanted} cannot be bound: ${bindProblem(errno, spec)}`, {
+        code: errno === 'EADDRINUSE' ? 'ERR_PORT_IN_USE' : 'ERR_PUBLISH',
+        exitCode: ExitCode.Unavailable,
+        cause: error,
+      });
+    }
+  }
+
+  async #publishTcp(spec: PublishSpec, guestOf: () => IpAddress | undefined): Promise<number> {
+    return (await this.#tcpPublisher.publish(spec.hostAddress, spec.hostPort, guestOf, spec.guestPort)).port;
+  }
+
+  #publishUdp(spec: PublishSpec, guestOf: () => IpAddress | undefined): number {
+    const published = this.#udpPublisher.publish(spec.hostAddress, spec.hostPort, guestOf, spec.guestPort);
+    if (typeof published === 'string') throw Object.assign(new Error(published), { code: published });
+    return published.hostPort;
+  }
+
+  /** The address of the only VM, while there is exactly one. */
+  #onlyGuest(): IpAddress | undefined {
+    const known = [...this.#stack.neighbours.entries()]
+      .filter((n) => n.usable && this.#stack.ports.has(n.portId))
+      .map((n) => n.ip);
+    const now = this.#clock.now();
+    const leased = [...this.#leases.values()].filter((l) => l.bound && l.active(now)).map((l) => l.address);
+    // A VM may hold more addresses than its own (containers on a bridge): the leased one is meant.
+    const both = known.filter((ip) => leased.includes(ip));
+    const candidates =
+      known.length === 1
+        ? known
+        : both.length > 0
+          ? both
+          : known.length === 0 && this.#stack.ports.size === 1
+            ? leased
+            : [];
+    return candidates.length === 1 ? IpAddress.v4(candidates[0]!) : undefined;
+  }
+
+  #searchList(): readonly string[] {
+    if (this.#config.search.length > 0) return this.#config.search;
+    try {
+      return parseResolvConf(readFileSync(this.#config.resolvConf, 'utf8')).search;
+    } catch {
+      // No such file is a host without a search list.
+      return [];
+    }
+  }
+
+  #linkTotals(): LinkCounters {
+    const total = new LinkCounters();
+    for (const l of this.#listeners) l.totals().addTo(total);
+    return total;
+  }
+}
+
+type UdpSender = ConstructorParameters<typeof UdpForwarder>[0]['sender'];
+
+/** What is wrong and what would be right. */
+function bindProblem(errno: string, spec: PublishSpec): string {
+  switch (errno) {
+    case 'EADDRINUSE':
+      return 'another program holds the port; stop it or choose another host port';
+    case 'EACCES':
+      return `port ${spec.hostPort} is privileged; choose one from 1024 up, or allow it (sysctl net.ipv4.ip_unprivileged_port_start=${spec.hostPort}, or the capability CAP_NET_BIND_SERVICE)`;
+    case 'EADDRNOTAVAIL':
+      return `no interface of this host has the address ${spec.hostAddress}`;
+    default:
+      return errno === '' ? 'the system refused' : errno;
+  }
+}
