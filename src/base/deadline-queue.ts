@@ -13,8 +13,8 @@ export interface Deadlined {
   heapIndex: number;
 }
 
-export class DeadlineQueue {
-  readonly #heap: Deadlined[] = [];
+export class DeadlineQueue<E extends Deadlined = Deadlined> {
+  readonly #heap: E[] = [];
 
   get size(): number {
     return this.#heap.length;
@@ -26,7 +26,7 @@ export class DeadlineQueue {
   }
 
   /** Tells the queue that an entry's deadline may have changed. */
-  update(e: Deadlined): void {
+  update(e: E): void {
     const at = e.nextDeadline();
     if (e.heapIndex < 0) {
       if (at === NEVER) return;
@@ -40,7 +40,7 @@ export class DeadlineQueue {
     }
   }
 
-  remove(e: Deadlined): void {
+  remove(e: E): void {
     const i = e.heapIndex;
     if (i < 0) return;
     e.heapIndex = -1;
@@ -52,8 +52,11 @@ export class DeadlineQueue {
     this.#down(last.heapIndex);
   }
 
-  /** Runs what is due; each entry at most once per call, so that no entry can keep the caller here. */
-  run(now: Millis): void {
+  /**
+   * Runs what is due; each entry at most once per call, so that no entry can keep the caller here.
+   * @param failed hears of an entry that threw, and the others go on; without it the error is the caller's.
+   */
+  run(now: Millis, failed?: (e: E, error: unknown) => void): void {
     let budget = this.#heap.length;
     while (budget-- > 0 && this.#heap.length > 0) {
       const e = this.#heap[0]!;
@@ -69,7 +72,12 @@ export class DeadlineQueue {
         continue;
       }
       this.remove(e);
-      e.onDeadline(now);
+      try {
+        e.onDeadline(now);
+      } catch (error) {
+        if (failed === undefined) throw error;
+        failed(e, error);
+      }
       this.update(e);
     }
   }

@@ -92,8 +92,14 @@ export class Slab {
     }
   }
 
-  /** True while more than 3/4 of the memory is held: windows stop growing. */
-  get tight(): boolean {
-    return this.usedBytes > this.size * 0.75;
+  /**
+   * Largest ring that a flow should grow to now: the fuller the memory, the smaller. The last quarter is for those who cannot
+   * wait: frames on their way out, and bytes that a window has promised to take.
+   */
+  get growthLimit(): number {
+    const used = this.usedBytes / this.size;
+    if (used < 0.5) return this.size;
+    if (used < 0.65) return 256 * 1024;
+    return used < 0.75 ? 64 * 1024 : 16 * 1024;
   }
 }

@@ -41,7 +41,10 @@ function runHelp(): string {
   const lines = [
     'Usage: isthmus run --vm URL [OPTIONS]',
     '',
-    'Runs the daemon in the foreground until SIGTERM or SIGINT. SIGHUP reads resolver and hosts files again.',
+    ...wrap(
+      'Runs the daemon in the foreground until SIGTERM or SIGINT. SIGHUP reads resolver and hosts files again.',
+      '',
+    ),
     '',
     ...wrap(
       'Each option may also be set by its environment variable or in the file of --config; a flag goes before the environment, that before the file, that before the default. A list given by one of them replaces that of the next.',

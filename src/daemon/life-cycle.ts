@@ -138,7 +138,9 @@ class Daemon {
       .ready(`${ready.vm.length} VM links, ${ready.publish.length} published ports`)
       .catch((err: unknown) => this.#crash(err));
     const afterMs = Math.round(performance.now() - this.#startedMs);
-    this.#log.info({ ...ready, event: 'daemon.ready', afterMs }, 'ready');
+    // pino adds the pid itself.
+    const { pid: _pid, ...fields } = ready;
+    this.#log.info({ ...fields, event: 'daemon.ready', afterMs }, 'ready');
     this.#network?.finished?.then(
       () => this.#stop('the last link has ended'),
       (err: unknown) => this.#crash(err),

@@ -251,11 +251,7 @@ class Network implements NetworkService {
       clock: this.#clock,
       timers: this.#timers,
       identities: {
-        identify: (uuid, preferred) => {
-          const answer = this.#identities.identify(uuid, preferred, this.#clock.now());
-          if (answer.ok || !answer.invalid) return answer.ok ? answer : { ok: false, reason: answer.reason };
-          return { ok: false, invalid: true };
-        },
+        identify: (uuid, preferred) => this.#identities.identify(uuid, preferred, this.#clock.now()),
         disconnected: (uuid) => this.#identities.disconnected(uuid, this.#clock.now()),
       },
       log: links,

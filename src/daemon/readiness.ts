@@ -29,9 +29,10 @@ export function checkReadyFd(fd: number): void {
   let problem: string | undefined;
   try {
     const stat = fstatSync(fd);
-    // An epoll or event descriptor is of no type at all.
+    // An epoll or event descriptor is of no type at all; the one that libuv keeps on /dev/null is for reading.
     const known = stat.isFIFO() || stat.isSocket() || stat.isFile() || stat.isCharacterDevice();
-    if (!known || (stat.isFIFO() && readsItself(stat.ino))) problem = 'was not handed down';
+    const ours = accessMode(fd) === constants.O_RDONLY || (stat.isFIFO() && readsItself(stat.ino));
+    if (!known || ours) problem = 'was not handed down for writing';
   } catch {
     problem = 'is not open';
   }
@@ -42,24 +43,31 @@ export function checkReadyFd(fd: number): void {
   });
 }
 
+/** Linux: O_RDONLY, O_WRONLY or O_RDWR of an open descriptor; undefined where that cannot be told. */
+function accessMode(fd: number): number | undefined {
+  try {
+    const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+    return flags === undefined ? undefined : Number.parseInt(flags, 8) & 3;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Linux: whether the reading end of this pipe is ours too, as with the pipes of the event loop. */
 function readsItself(inode: number): boolean {
+  let names: string[];
   try {
-    return readdirSync('/proc/self/fd').some((name) => {
-      try {
-        const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${name}`, 'latin1'))?.[1];
-        return (
-          flags !== undefined &&
-          (Number.parseInt(flags, 8) & 3) === constants.O_RDONLY &&
-          fstatSync(Number(name)).ino === inode
-        );
-      } catch {
-        return false;
-      }
-    });
+    names = readdirSync('/proc/self/fd');
   } catch {
     return false;
   }
+  return names.some((name) => {
+    try {
+      return accessMode(Number(name)) === constants.O_RDONLY && fstatSync(Number(name)).ino === inode;
+    } catch {
+      return false;
+    }
+  });
 }
 
 /** Writes the line to the descriptor and closes it. A reader that has gone away is a warning, not an end. */

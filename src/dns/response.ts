@@ -39,7 +39,7 @@ export class ResponseView {
   optOff = -1;
   optEnd = -1;
   /** Smallest TTL in seconds over all records but OPT; Infinity without any. */
-  minTtlSec = Number.POSITIVE_INFINITY;
+  minTtlSec: number = Number.POSITIVE_INFINITY;
   /** RFC 2308 5: min(SOA TTL, SOA minimum) of the authority section, -1 without SOA. */
   negativeTtlSec = -1;
   /** The type of the answer section's last record, 0 if it is empty. */

@@ -83,6 +83,11 @@ export class ServerList {
     return true;
   }
 
+  /** Nothing is held against anybody any more: the network may be another one. */
+  forgive(): void {
+    for (const s of this.#servers) s.suspect = false;
+  }
+
   /** Healthy ones first, each kind in the configured order. */
   order(): Server[] {
     return [...this.#servers.filter((s) => !s.suspect), ...this.#servers.filter((s) => s.suspect)];

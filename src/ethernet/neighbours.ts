@@ -120,6 +120,11 @@ export class Neighbours {
     return this.#byIp.values();
   }
 
+  /** Whether an address is known or being asked for. */
+  has(ip: number): boolean {
+    return this.#byIp.has(ip);
+  }
+
   /** A station that can be sent to now, or undefined. One unheard for long is still used while it is asked again. */
   lookup(ip: number, now: Millis): Neighbour | undefined {
     const n = this.#byIp.get(ip);

@@ -21,6 +21,7 @@ export class WatchedFile {
   #nextCheckAt: Millis = 0;
 
   /**
+   * @param path empty for no file.
    * @param onText the file's text after each change, undefined when there is no readable file.
    * @param onEvent something happened in the folder: `check` is worth calling soon.
    */
@@ -32,6 +33,12 @@ export class WatchedFile {
 
   /** Reads the file and begins to watch. */
   start(now: Millis): void {
+    if (this.path !== '') this.#watch();
+    this.#dirty = true;
+    this.check(now);
+  }
+
+  #watch(): void {
     try {
       const name = basename(this.path);
       // The folder, not the file: a file that is replaced or not there yet has no watch of its own.
@@ -46,8 +53,6 @@ export class WatchedFile {
       // No folder, or no watches left on this host: the stat in `check` does it alone.
       this.#watcher = undefined;
     }
-    this.#dirty = true;
-    this.check(now);
   }
 
   /** Reads the file again if it has changed; looks at most once a second, or at once after an event or by `force`. */
@@ -68,9 +73,14 @@ export class WatchedFile {
 
   /** Follows symlinks, so a target that is replaced shows. */
   #currentStamp(): string | undefined {
-    const st = statSync(this.path, { bigint: true, throwIfNoEntry: false });
-    if (st === undefined || !st.isFile() || st.size > FILE_MAX_BYTES) return undefined;
-    return `${st.dev}:${st.ino}:${st.size}:${st.mtimeNs}:${st.ctimeNs}`;
+    try {
+      const st = statSync(this.path, { bigint: true });
+      if (!st.isFile() || st.size > FILE_MAX_BYTES) return undefined;
+      return `${st.dev}:${st.ino}:${st.size}:${st.mtimeNs}:${st.ctimeNs}`;
+    } catch {
+      // Not there, not allowed, a loop of links: whatever it is, there is no file to read.
+      return undefined;
+    }
   }
 
   #text(): string | undefined {

@@ -195,6 +195,8 @@ export class DnsService implements DatagramService {
   /** What was learnt of the network is forgotten and the files are read anew: after a wake-up, or on the operator's word. */
   refresh(): void {
     this.responder.cache.flush();
+    this.responder.resolver.servers.forgive();
+    this.upstream.renew();
     if (!this.#running) return;
     this.#checkFiles(this.#clock.now(), true);
     this.#settle();
@@ -312,6 +314,7 @@ export class DnsService implements DatagramService {
 
   #useServers(servers: readonly ServerAddress[], useTcp: boolean, now: Millis): void {
     if (!this.responder.setServers(servers, useTcp, now)) return;
+    this.upstream.renew();
     this.#log?.('info', 'dns.servers.changed', { servers: servers.map(serverText) });
   }
 

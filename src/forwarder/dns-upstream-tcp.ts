@@ -25,6 +25,8 @@ class TcpChannel {
   readonly pending = new Set<Attempt>();
   idleSince: Millis;
   closed = false;
+  /** Takes no more queries. */
+  worn = false;
   /** It has carried a query before, so its end may be mere idleness. */
   used = false;
   /** Bytes of a frame that is not complete: `held` of them. */
@@ -85,6 +87,14 @@ export class TcpUpstream {
     }
   }
 
+  /** Connections of before are not used for further queries. */
+  renew(): void {
+    for (const c of [...this.#channels]) {
+      if (c.pending.size === 0) this.#close(c);
+      else c.worn = true;
+    }
+  }
+
   close(): void {
     this.#closed = true;
     for (const c of [...this.#channels]) this.#close(c);
@@ -97,7 +107,7 @@ export class TcpUpstream {
     for (const c of this.#channels) {
       if (c.server !== server) continue;
       count++;
-      if (best === undefined || c.pending.size < best.pending.size) best = c;
+      if (!c.worn && (best === undefined || c.pending.size < best.pending.size)) best = c;
     }
     const wanted = best === undefined || fresh || best.pending.size >= CROWD;
     if (wanted && count < PER_SERVER_MAX && this.#makeRoom()) return this.#open(server, now);
@@ -155,7 +165,7 @@ export class TcpUpstream {
     if (c.pending.size > 0) return;
     c.idleSince = this.#clock.now();
     // A connection that never came to stand is not worth keeping.
-    if (c.socket.connecting) this.#close(c);
+    if (c.socket.connecting || c.worn) this.#close(c);
   }
 
   #broken(c: TcpChannel): void {

@@ -138,6 +138,17 @@ export class DnsUpstream implements ResolverTransport {
     this.#nextSweep = next;
   }
 
+  /** The host's network may be another one: sockets, which are bound to its addresses, are not used for further queries. */
+  renew(): void {
+    for (const list of [...this.#channels.values()]) {
+      for (const c of [...list]) {
+        if (c.pending.size === 0) this.#close(c);
+        else c.uses = USES_MAX;
+      }
+    }
+    this.#tcp.renew();
+  }
+
   /** Closes every socket; open queries are not answered any more. */
   close(): void {
     this.#closed = true;

@@ -19,7 +19,9 @@ const BULK_BYTES = 32 * 1024;
 const LEND_BYTES = 256 * 1024;
 /** Bytes of the shared read buffer. */
 export const SCRATCH_BYTES: number = 64 * 1024;
-/** Reading goes on when this much of the send ring is free. */
+/** Reading stops when less than this is free in the send ring, */
+const PAUSE_BYTES = 8 * 1024;
+/** and goes on when this much is, or half of what the ring may be. */
 const RESUME_BYTES = 512 * 1024;
 /** Pause before memory is asked for again when the packet memory was full and nothing of the flow was under way. */
 const MEMORY_RETRY_MS = 20;
@@ -160,7 +162,10 @@ export class HostFlow implements FlowOwner {
 
   #nextBuffer(): Buffer {
     const { scratch, mem } = this.#context;
-    if (this.#lastRead < BULK_BYTES || this.#over || this.#paused || this.#spill !== undefined) return scratch;
+    if (this.#over) return scratch;
+    const free = this.flow.writable;
+    if (free < SCRATCH_BYTES) return scratch.subarray(0, Math.max(free, PAUSE_BYTES));
+    if (this.#lastRead < BULK_BYTES || this.#paused || this.#spill !== undefined) return scratch;
     const room = this.flow.room(BULK_BYTES);
     if (room < BULK_BYTES) {
       // Too short a piece at the ring's end: this read goes through the scratch buffer and wraps round.
@@ -186,7 +191,7 @@ export class HostFlow implements FlowOwner {
       if (taken < bytes) this.#spill = Buffer.from(scratch.subarray(taken, bytes));
     }
     if (this.#over) return false;
-    if (this.#spill === undefined && this.flow.writable >= SCRATCH_BYTES) return true;
+    if (this.#spill === undefined && this.flow.writable >= PAUSE_BYTES) return true;
     this.#pause();
     return false;
   }
@@ -225,7 +230,7 @@ export class HostFlow implements FlowOwner {
       }
     }
     if (!this.#paused) return;
-    if (this.flow.writable < RESUME_BYTES) {
+    if (this.flow.writable < Math.min(RESUME_BYTES, this.flow.writableLimit >>> 1)) {
       this.flow.awaitWritable();
       return;
     }

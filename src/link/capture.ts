@@ -39,8 +39,8 @@ class CaptureEgress implements Egress {
     this.#mem = mem;
   }
 
-  reserve(len: number): number {
-    return this.#inner.reserve(len);
+  reserve(len: number, bulk?: boolean): number {
+    return this.#inner.reserve(len, bulk);
   }
 
   commit(off: number, len: number): void {

@@ -75,6 +75,8 @@ export class FrameWriter implements Egress {
   readonly #batches: Batch[] = [];
   readonly #kept: Batch;
   #current: Batch | undefined;
+  /** The slab had no block when one was last wanted: the kept one serves everybody. */
+  #slabFull = false;
   #reserved = 0;
   #waiting = false;
   #closed = false;
@@ -115,7 +117,7 @@ export class FrameWriter implements Egress {
     return this.#waiting;
   }
 
-  reserve(len: number): number {
+  reserve(len: number, bulk = false): number {
     if (this.#closed) return -1;
     if (len > this.#maxFrame) {
       this.#counters.txTooBig++;
@@ -126,8 +128,14 @@ export class FrameWriter implements Egress {
       this.flush();
       batch = undefined;
     }
+    if (batch?.kept === true && bulk && !this.#slabFull) {
+      // Its room is for those who cannot wait.
+      this.#counters.txRefused++;
+      this.#waiting = true;
+      return -1;
+    }
     if (batch === undefined) {
-      batch = this.#take();
+      batch = this.#take(bulk);
       if (batch === undefined) {
         this.#counters.txRefused++;
         this.#waiting = true;
@@ -197,11 +205,13 @@ export class FrameWriter implements Egress {
     }
   }
 
-  #take(): Batch | undefined {
+  /** The kept block is for a full slab, and for frames that would be lost if they had to wait. */
+  #take(bulk: boolean): Batch | undefined {
     const batch = this.#batches.find(isFree);
-    if (batch === undefined) return undefined;
-    const off = this.#slab.alloc(BATCH_BLOCK_BYTES);
-    if (off >= 0) {
+    if (batch === undefined && bulk) return undefined;
+    const off = batch === undefined ? -1 : this.#slab.alloc(BATCH_BLOCK_BYTES);
+    this.#slabFull = batch !== undefined && off < 0;
+    if (batch !== undefined && off >= 0) {
       batch.off = off;
       batch.cap = BATCH_LIMIT_BYTES;
       return batch;

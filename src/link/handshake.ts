@@ -27,7 +27,7 @@ const PACKET_MARGIN_BYTES = 50;
 export type Identity =
   | { readonly ok: true; readonly uuid: string; readonly mac: Uint8Array }
   /** `invalid`: not an identity at all, closed without an answer. Otherwise refused, and the reason is sent to the client. */
-  | { readonly ok: false; readonly invalid: boolean; readonly reason: string };
+  | { readonly ok: false; readonly invalid?: boolean; readonly reason?: string };
 
 /** Who knows the VMs by UUID: the same UUID gets the same MAC and address, also while it is connected. */
 export interface Identities {
@@ -108,8 +108,9 @@ export class VpnkitHandshake {
       this.state = 'done';
       return;
     }
-    if (!identity.invalid) this.#send(disconnectResponse(identity.reason));
-    this.#fail(identity.reason);
+    const reason = identity.reason ?? 'the identity is not a UUID';
+    if (identity.invalid !== true) this.#send(disconnectResponse(reason));
+    this.#fail(reason);
   }
 
   #fail(why: string): void {

@@ -67,8 +67,6 @@ export class VmLink {
   #writer: FrameWriter | undefined;
   #sockets: LinkSockets | undefined;
   #handshake: VpnkitHandshake | undefined;
-  /** Of a VPNKit client that was identified. */
-  #uuid: string | undefined;
   #port: LinkPort | undefined;
   #readBlock = -1;
   #openSockets = 0;
@@ -143,7 +141,7 @@ export class VmLink {
       if (this.#sockets.output !== this.#sockets.input) this.#sockets.output.destroy();
     }
     this.#port?.close(this.#context.clock.now());
-    if (this.#uuid !== undefined) this.#context.identities.disconnected?.(this.#uuid);
+    if (this.#uuid !== '') this.#context.identities.disconnected(this.#uuid);
   }
 
   #restart(): void {

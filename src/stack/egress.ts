@@ -43,8 +43,8 @@ export class EgressWriter {
   }
 
   /** Room for a frame; -1 (counted) if the link does not drain. */
-  reserve(port: VmPort, len: number): number {
-    const off = port.closed ? -1 : port.egress.reserve(len);
+  reserve(port: VmPort, len: number, bulk = false): number {
+    const off = port.closed ? -1 : port.egress.reserve(len, bulk);
     if (off < 0) port.refused++;
     return off;
   }
@@ -63,8 +63,8 @@ export class EgressWriter {
   }
 
   /** Room for an IPv4 payload; -1 if the link does not drain. */
-  reserveIpv4(port: VmPort, len: number): number {
-    const off = this.reserve(port, IPV4_HEADROOM + len);
+  reserveIpv4(port: VmPort, len: number, bulk = false): number {
+    const off = this.reserve(port, IPV4_HEADROOM + len, bulk);
     return off < 0 ? -1 : off + IPV4_HEADROOM;
   }
 

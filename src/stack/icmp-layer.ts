@@ -23,7 +23,7 @@ import {
   UNREACHABLE_PORT,
   UNREACHABLE_PROTOCOL,
 } from '../ip/icmp.ts';
-import { DEFAULT_TTL, emitIpv4Header, IPV4_HEADER, type Ipv4View, PROTO_ICMP, PROTO_TCP } from '../ip/ipv4.ts';
+import { DEFAULT_TTL, emitIpv4Header, IPV4_HEADER, Ipv4View, PROTO_ICMP, PROTO_TCP } from '../ip/ipv4.ts';
 import { IcmpError, icmpError } from '../tcp/icmp-error.ts';
 import type { EgressWriter } from './egress.ts';
 import type { StackConfig } from './stack.ts';
@@ -38,6 +38,7 @@ export class IcmpLayer {
   readonly #tcp: TcpLayer;
   readonly #icmp = new IcmpView();
   readonly #quote = new QuoteView();
+  readonly #lost = new Ipv4View();
   readonly #scratch = new Uint8Array(576);
 
   constructor(config: StackConfig, stats: StackStats, egress: EgressWriter, tcp: TcpLayer) {
@@ -52,7 +53,7 @@ export class IcmpLayer {
     const drop = icmp.wrap(ip.buf, ip.payloadOff, ip.end, ip.buf === this.#egress.mem ? this.#egress.summer : undefined);
     if (drop !== Drop.None) return drop;
     const ours = ip.dst === this.#config.gateway || ip.dst === this.#config.hostAlias;
-    if (icmp.isError) return this.#onError(ip, ours, now);
+    if (icmp.isError) return this.#onError(port, ip, now);
     if (icmp.type !== ICMP_ECHO_REQUEST) return Drop.IcmpUnhandled;
     if (!ours) {
       if (ip.ttl <= 1) this.ttlExceeded(port, ip, macBuf, macOff, now);
@@ -67,7 +68,7 @@ export class IcmpLayer {
   }
 
   /** An error of the guest's about a segment of ours; everything else in it is of no use to us. */
-  #onError(ip: Ipv4View, _ours: boolean, now: Millis): Drop {
+  #onError(port: VmPort, ip: Ipv4View, now: Millis): Drop {
     this.#stats.icmpErrorsFromGuest++;
     const icmp = this.#icmp;
     const quote = this.#quote;
@@ -77,6 +78,7 @@ export class IcmpLayer {
     // The quote is of what we sent: its destination is the guest.
     const c = this.#tcp.table.find4(quote.dst, quote.dstPort, quote.src, quote.srcPort);
     if (c === undefined || quote.dst !== ip.src) return Drop.IcmpUnhandled;
+    if ((c.path as Path | undefined)?.port !== port) return Drop.TcpWrongVm;
     let kind: IcmpError = IcmpError.Soft;
     if (icmp.type === ICMP_UNREACHABLE) {
       if (icmp.code === UNREACHABLE_FRAG_NEEDED) kind = IcmpError.TooBig;
@@ -106,14 +108,11 @@ export class IcmpLayer {
 
   /** Fragments that never became whole: `[off, off+len)` quotes the first one. */
   reassemblyTimeout(port: VmPort, buf: Uint8Array, off: number, len: number, neighbours: Neighbours, now: Millis): void {
-    const src = this.#sourceOf(buf, off);
-    const n = neighbours.lookup(src, now);
+    const lost = this.#lost;
+    if (lost.wrap(buf, off, off + len) !== Drop.None || !mayError(lost, this.#config.network)) return;
+    const n = neighbours.lookup(lost.src, now);
     if (n === undefined || n.portId !== port.id) return;
-    this.#send(port, n.mac, ICMP_TIME_EXCEEDED, EXCEEDED_REASSEMBLY, 0, this.#config.gateway, src, buf, off, len, now);
-  }
-
-  #sourceOf(buf: Uint8Array, off: number): number {
-    return (buf[off + 12]! << 24) | (buf[off + 13]! << 16) | (buf[off + 14]! << 8) | buf[off + 15]!;
+    this.#send(port, n.mac, ICMP_TIME_EXCEEDED, EXCEEDED_REASSEMBLY, 0, this.#config.gateway, lost.src, buf, off, len, now);
   }
 
   /** A guest's datagram that the host did not deliver: its headers are written anew for the quote. */

@@ -14,10 +14,12 @@ export type { FlowOwner, TcpFlow };
 export interface Egress {
   /**
    * Room for one frame of at most `len` bytes in the packet memory.
+   * @param bulk the frame can wait for `writable`: it may not take the last room, which is kept for answers that would be lost
+   *   (handshakes, acknowledgements, datagrams, ARP).
    * @returns the offset of the frame's first byte (headers and payload are written there), or -1 if the link does not
    *   drain now; the link then calls `LinkPort.writable` once it does.
    */
-  reserve(len: number): number;
+  reserve(len: number, bulk?: boolean): number;
   /** Sends the frame reserved last; `len` may be smaller than what was reserved. */
   commit(off: number, len: number): void;
   /** Writes out what was committed since the last flush. The stack calls it at the end of a turn for links it used. */

@@ -157,7 +157,7 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
   /** Does what is due, and ends the turn. */
   poll(now: Millis): void {
     this.#inBatch = true;
-    this.tcp.deadlines.run(now);
+    this.tcp.runDeadlines(now);
     if (this.neighbours.nextDeadline() <= now) this.neighbours.poll(now);
     if (this.reassembler.nextDeadline() <= now) this.reassembler.poll(now);
     this.onEndTurn(now);
@@ -175,6 +175,7 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
   // --- The walk.
 
   onFrame(port: VmPort, buf: Uint8Array, off: number, len: number, now: Millis): void {
+    if (this.#stopped) return;
     this.stats.framesFromGuest++;
     this.stats.bytesFromGuest += len;
     this.#inBatch = true;
@@ -195,9 +196,14 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
     if (frame.isFrom(this.config.mac, 0)) return Drop.EthBadSource;
     const learned = this.macTable.learn(frame.srcHi, frame.srcLo, port.id, now);
     if (learned !== Drop.None) return learned;
+    // Nor for its addresses, be it to us or to another VM.
+    if (frame.etherType === ETHERTYPE_ARP && this.#claimsOurs()) return Drop.ArpMalformed;
     if (frame.isTo(this.config.mac, 0)) return this.#ours(port, now);
     if (frame.toGroup) {
-      for (const other of this.ports.values()) if (other !== port) this.#forward(other, buf, off, len);
+      for (const other of this.ports.values()) {
+        const lost = other === port ? Drop.None : this.#forward(other, buf, off, len);
+        if (lost !== Drop.None) this.stats.drops.add(lost);
+      }
       return this.#ours(port, now);
     }
     const target = this.macTable.lookup(frame.dstHi, frame.dstLo, now);
@@ -205,10 +211,17 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
     return other === undefined ? Drop.EthUnknownDestination : this.#forward(other, buf, off, len);
   }
 
+  /** An ARP message whose sender says that it has an address of ours. */
+  #claimsOurs(): boolean {
+    const frame = this.#frame;
+    const arp = this.#arp;
+    return arp.wrap(frame.buf, frame.payloadOff, frame.end) === Drop.None && this.isOurs(arp.senderIp);
+  }
+
   /** To another VM, as it is. What its link does not take is dropped: a VM that does not drain slows nobody else. */
   #forward(to: VmPort, buf: Uint8Array, off: number, len: number): Drop {
     if (len > to.info.mtu + ETHERNET_HEADER) return Drop.LinkTooBig;
-    const at = this.egress.reserve(to, len);
+    const at = this.egress.reserve(to, len, true);
     if (at < 0) return Drop.LinkTxFull;
     // Copy: frames of two VMs lie in two batches.
     if (buf === this.egress.mem) buf.copyWithin(at, off, off + len);
@@ -239,7 +252,7 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
     const drop = arp.wrap(frame.buf, frame.payloadOff, frame.end);
     if (drop !== Drop.None) return drop;
     const act = judgeArp(arp, frame.srcOff, this.#isOurs, 0);
-    if (act === 0) return arp.op === ARP_REQUEST && !this.isOurs(arp.senderIp) ? Drop.None : Drop.ArpMalformed;
+    if (act === 0) return arp.op === ARP_REQUEST ? Drop.None : Drop.ArpMalformed;
     if (act & ARP_DO_LEARN && this.network.contains(arp.senderIp)) this.#learn(port, arp.senderIp, frame.buf, frame.srcOff, now);
     if (!(act & ARP_DO_REPLY)) return Drop.None;
     const at = this.egress.reserve(port, ETHERNET_HEADER + ARP_LENGTH);
@@ -322,9 +335,9 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
   sendHeld(n: Neighbour, packet: Uint8Array, now: Millis): void {
     const port = this.ports.get(n.portId);
     if (port === undefined) return;
-    // An empty packet stands for TCP connections that wait.
-    if (packet.length === 0) this.tcp.pathKnown(IpAddress.v4(n.ip), port.pathTo(n.mac, 0), now);
-    else this.udp.sendHeld(port, n.mac, packet);
+    // An empty packet stands for TCP connections that wait; where UDP's have taken all room, any packet does.
+    this.tcp.pathKnown(IpAddress.v4(n.ip), port.pathTo(n.mac, 0), now);
+    if (packet.length > 0) this.udp.sendHeld(port, n.mac, packet);
   }
 
   onUnresolved(ip: number, packets: number, now: Millis): void {
@@ -340,12 +353,12 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
 
   // --- TcpUplink and GuestConnector.
 
-  resolve(guest: IpAddress, now: Millis): Path | undefined {
+  resolve(guest: IpAddress, now: Millis): Path | undefined | false {
     const n = this.neighbours.lookup(guest.v4, now);
     const port = n === undefined ? undefined : this.ports.get(n.portId);
     if (n !== undefined && port !== undefined) return port.pathTo(n.mac, 0);
     if (this.neighbours.hold(guest.v4, NO_MAC, 0, 0, now)) this.neighbours.poll(now);
-    return undefined;
+    return this.neighbours.has(guest.v4) ? undefined : false;
   }
 
   connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis): TcpFlow | undefined {

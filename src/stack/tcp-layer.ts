@@ -16,9 +16,10 @@ import { Connection, type SegmentSink, type TcpEnv } from '../tcp/connection.ts'
 import { CloseReason, RefuseReason, type TcpFlow } from '../tcp/flow.ts';
 import { input, Verdict } from '../tcp/input.ts';
 import type { TcpLimits } from '../tcp/limits.ts';
-import { emitTcpHeader, FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, SegmentView, TCP_HEADER } from '../tcp/segment.ts';
+import { emitTcpHeader, FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, SegmentView, TCP_HEADER, TCP_HEADER_MAX } from '../tcp/segment.ts';
 import { State } from '../tcp/state.ts';
 import type { TcpStats } from '../tcp/stats.ts';
+import { WindowBudget } from '../tcp/window-budget.ts';
 import type { EgressWriter } from './egress.ts';
 import { FlowTable } from './flow-table.ts';
 import type { FlowAcceptor } from './ports.ts';
@@ -30,6 +31,9 @@ const HEADERS = 40;
 /** Source ports of our own connections towards guests. */
 const EPHEMERAL_FIRST = 32_768;
 const EPHEMERAL_COUNT = 28_232;
+/** A flow from which nothing has come for so long does not need the window it once grew. */
+const IDLE_WINDOW_MS = 2000;
+const RECLAIM_MS = 1000;
 
 /** What the TCP layer asks of the rest of the stack. */
 export interface TcpUplink {
@@ -37,8 +41,8 @@ export interface TcpUplink {
   onAwake(): void;
   /** ICMP unreachable about a SYN of a guest. */
   unreachable(path: Path, code: number, c: Connection, now: Millis): void;
-  /** Resolves a guest's address: `pathKnown` or `pathFailed` follows if it is not known yet. */
-  resolve(guest: IpAddress, now: Millis): Path | undefined;
+  /** The way to a guest; undefined: it is asked for, `pathKnown` or `pathFailed` follows; false: it cannot be asked for now. */
+  resolve(guest: IpAddress, now: Millis): Path | undefined | false;
   /** A contradiction of our own; the flow has been reset. */
   onBug(error: unknown, c: Connection): void;
 }
@@ -48,7 +52,9 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   readonly limits: TcpLimits;
   readonly stats: TcpStats;
   readonly sink: SegmentSink = this;
-  readonly deadlines: DeadlineQueue = new DeadlineQueue();
+  /** Half of the memory: the other half is for what goes to guests. */
+  readonly windows: WindowBudget;
+  readonly deadlines: DeadlineQueue<Connection> = new DeadlineQueue();
   readonly table: FlowTable;
   /** Opens in progress. */
   opening = 0;
@@ -64,6 +70,9 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   readonly #waiting = new Set<Connection>();
   #awake: Connection[] = [];
   #spare: Connection[] = [];
+  /** The time of the call that is running. */
+  #now: Millis = 0;
+  #reclaimedAt: Millis = Number.NEGATIVE_INFINITY;
   /** Connections whose guest is being resolved. */
   readonly #unresolved = new Map<string, Connection[]>();
 
@@ -78,6 +87,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   ) {
     this.slab = slab;
     this.limits = limits;
+    this.windows = new WindowBudget(slab.size / 2, () => this.#reclaimWindows());
     this.stats = stats.tcp;
     this.#stackStats = stats;
     this.#egress = egress;
@@ -102,6 +112,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
 
   /** A TCP packet from `port`, whole and checked as IPv4. `srcMacOff` is the frame's source MAC in `macBuf`. */
   onPacket(port: VmPort, ip: Ipv4View, macBuf: Uint8Array, srcMacOff: number, now: Millis): Drop {
+    this.#now = now;
     const seg = this.#seg;
     const off = ip.payloadOff;
     const len = ip.end - off;
@@ -183,6 +194,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis): TcpFlow | undefined {
     if (this.opening >= this.limits.pendingMax || this.flows >= this.limits.flowsMax) return undefined;
     const path = this.#uplink.resolve(guest, now);
+    if (path === false) return undefined;
     const port = this.#freePort(src, guest, guestPort);
     if (port < 0) return undefined;
     const vm: { id: number } = path?.port ?? { id: 0 };
@@ -241,10 +253,11 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   reserve(c: Connection, len: number): number {
     const path = c.path as Path | undefined;
     if (path === undefined) return -1;
-    const off = this.#egress.reserveIpv4(path.port, len);
-    if (off < 0 && !c.blocked) {
+    // A segment without data is small and stands for something that would be lost: it may take the last room.
+    const off = this.#egress.reserveIpv4(path.port, len, len > TCP_HEADER_MAX);
+    if (off < 0 && !c.blocked && c.state !== State.Closed) {
       c.blocked = true;
-      path.port.blocked.push(c);
+      path.port.blocked.add(c);
     }
     return off;
   }
@@ -286,7 +299,9 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     this.deadlines.remove(c);
     this.#waiting.delete(c);
     const path = c.path as Path | undefined;
-    if (path !== undefined) path.port.flows--;
+    if (path === undefined) return;
+    path.port.flows--;
+    if (c.blocked) path.port.blocked.delete(c);
   }
 
   opened(_c: Connection): void {
@@ -312,8 +327,14 @@ export class TcpLayer implements TcpEnv, SegmentSink {
 
   // --- The stack's calls.
 
+  /** Runs the timers that are due. */
+  runDeadlines(now: Millis): void {
+    this.deadlines.run(now, (c, error) => this.#bug(c, error, now));
+  }
+
   /** Runs the turns that are due, a bounded number of rounds. @returns false if some are left for the next turn. */
   runTurns(now: Millis): boolean {
+    this.#now = now;
     for (let round = 0; round < 4 && this.#awake.length > 0; round++) {
       const list = this.#awake;
       this.#awake = this.#spare;
@@ -332,20 +353,27 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     return this.#awake.length === 0;
   }
 
+  /** Flows that have been idle give back the window they grew; looked for at most once a second. */
+  #reclaimWindows(): void {
+    const now = this.#now;
+    if (now - this.#reclaimedAt < RECLAIM_MS) return;
+    this.#reclaimedAt = now;
+    for (const c of this.table.all()) if (now - c.lastRecvAt > IDLE_WINDOW_MS) c.rcv.lower();
+  }
+
   /** The VM's link drains again. */
   unblock(port: VmPort): void {
-    const { blocked } = port;
-    port.blocked = [];
-    for (const c of blocked) {
+    for (const c of port.blocked) {
       c.blocked = false;
-      if (c.state !== State.Closed) this.wake(c);
+      this.wake(c);
     }
+    port.blocked.clear();
   }
 
   /** Ends every flow of a VM that is gone; owners hear of it in the turn that follows. */
   dropVm(port: VmPort): void {
     for (const c of this.table.all()) if ((c.path as Path | undefined)?.port === port) c.close(CloseReason.VmGone, true);
-    port.blocked = [];
+    port.blocked.clear();
   }
 
   /** Resets every flow: the daemon stops. */
@@ -361,7 +389,12 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     this.#stackStats.bugs++;
     this.stats.bugs++;
     const owner = c.owner;
-    c.abort(CloseReason.Bug, now);
+    try {
+      c.abort(CloseReason.Bug, now);
+    } catch {
+      // What broke it may break its end, too.
+      c.close(CloseReason.Bug, false);
+    }
     owner?.onClosed(CloseReason.Bug, now);
     this.#uplink.onBug(error, c);
   }

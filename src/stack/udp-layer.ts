@@ -9,7 +9,7 @@ import { ETHERNET_HEADER, ETHERTYPE_IPV4, emitEthernet } from '../ethernet/frame
 import { BROADCAST_MAC } from '../ethernet/mac.ts';
 import type { Neighbours } from '../ethernet/neighbours.ts';
 import { IpAddress } from '../ip/address.ts';
-import { DEFAULT_TTL, emitIpv4Header, IPV4_HEADER, type Ipv4View, PROTO_UDP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
+import { DEFAULT_TTL, emitIpv4Header, IPV4_HEADER, type Ipv4View, isNetworkEdge, PROTO_UDP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
 import { emitUdpHeader, UDP_HEADER, UDP_MAX_PAYLOAD, UdpView } from '../ip/udp.ts';
 import type { EgressWriter } from './egress.ts';
 import type { IcmpLayer } from './icmp-layer.ts';
@@ -69,9 +69,10 @@ export class UdpLayer implements DatagramSender {
     const bad = udp.verify(pseudoHeaderSumV4(src, dst, PROTO_UDP, udp.length), ip.buf === this.#egress.mem ? this.#egress.summer : undefined, false);
     if (bad !== Drop.None) return bad;
     const dhcp = udp.dstPort === DHCP_SERVER_PORT && udp.srcPort === DHCP_CLIENT_PORT;
-    if (src === 0 && !dhcp) return Drop.Ip4Martian;
     const toGateway = dst === this.#config.gateway;
-    const broadcast = dst === -1 || dst === this.#config.network.broadcast;
+    const broadcast = dst === -1 || isNetworkEdge(dst, this.#config.network);
+    // A client without an address speaks with the DHCP server and nobody else.
+    if (src === 0 && !(dhcp && (toGateway || broadcast))) return Drop.Ip4Martian;
     if (broadcast && !dhcp) return Drop.UdpNotRelayed;
     if (dst >>> 28 === 14) return Drop.UdpNotRelayed;
     this.#stats.datagramsFromGuest++;
@@ -116,7 +117,6 @@ export class UdpLayer implements DatagramSender {
     const n = this.#neighbours.lookup(guest, now);
     const port = n === undefined ? undefined : this.#ports.get(n.portId);
     if (n === undefined || port === undefined) return this.#hold(src.v4, srcPort, guest, dstPort, buf, off, len, now);
-    this.#stats.datagramsToGuest++;
     const total = UDP_HEADER + len;
     const pseudo = pseudoHeaderSumV4(src.v4, guest, PROTO_UDP, total);
     if (IPV4_HEADER + total <= port.takes) {
@@ -130,12 +130,15 @@ export class UdpLayer implements DatagramSender {
       copyBytes(buf, off, mem, at + UDP_HEADER, len);
       emitUdpHeader(mem, at, srcPort, dstPort, len, pseudo, summer.sum(at + UDP_HEADER, len));
       this.#egress.commitIpv4(port, n.mac, at, total, PROTO_UDP, src.v4, guest);
+      this.#stats.datagramsToGuest++;
       return true;
     }
     const q = this.#scratch;
     copyBytes(buf, off, q, UDP_HEADER, len);
     emitUdpHeader(q, 0, srcPort, dstPort, len, pseudo, sumBytes(q, UDP_HEADER, len));
-    return this.#egress.sendIpv4(port, n.mac, PROTO_UDP, src.v4, guest, q, 0, total);
+    if (!this.#egress.sendIpv4(port, n.mac, PROTO_UDP, src.v4, guest, q, 0, total)) return false;
+    this.#stats.datagramsToGuest++;
+    return true;
   }
 
   /** The guest's MAC is not known: the packet waits for ARP, bounded. */
@@ -157,8 +160,8 @@ export class UdpLayer implements DatagramSender {
   sendHeld(port: VmPort, mac: Uint8Array, packet: Uint8Array): void {
     const src = (packet[12]! << 24) | (packet[13]! << 16) | (packet[14]! << 8) | packet[15]!;
     const dst = (packet[16]! << 24) | (packet[17]! << 16) | (packet[18]! << 8) | packet[19]!;
-    this.#egress.sendIpv4(port, mac, PROTO_UDP, src, dst, packet, IPV4_HEADER, packet.length - IPV4_HEADER);
-    this.#stats.datagramsToGuest++;
+    const len = packet.length - IPV4_HEADER;
+    if (this.#egress.sendIpv4(port, mac, PROTO_UDP, src, dst, packet, IPV4_HEADER, len)) this.#stats.datagramsToGuest++;
   }
 
   sendUnreachable(

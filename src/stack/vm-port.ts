@@ -8,6 +8,8 @@ import type { Egress, LinkInfo, LinkPort } from './ports.ts';
 
 /** What every guest is believed to take. */
 const COMMON_MTU = 1500;
+/** How long a noted neighbour is believed: well below the hold of the neighbour table, which hears of a talking VM only so often. */
+const NOTED_MS = 20;
 
 /** Where a flow's frames go: a port and a MAC there. */
 export class Path {
@@ -38,8 +40,8 @@ export class VmPort implements LinkPort {
   /** Frames wait in the egress for the turn's flush. */
   dirty = false;
   closed = false;
-  /** Connections that the link refused. */
-  blocked: Connection[] = [];
+  /** Connections that the link refused; those that end leave it, so a link that never drains holds no more than there are. */
+  readonly blocked: Set<Connection> = new Set();
   readonly icmpLimiter: IcmpRateLimiter = new IcmpRateLimiter();
   framesFromGuest = 0;
   bytesFromGuest = 0;
@@ -48,7 +50,7 @@ export class VmPort implements LinkPort {
   /** Frames not sent because the link did not drain. */
   refused = 0;
   flows = 0;
-  /** The last (address, MAC) noted as neighbour, so that the table is asked once a second and not per packet. */
+  /** The last (address, MAC) noted as neighbour, so that the table is not asked per packet. */
   notedIp = 0;
   notedMacLo = 0;
   notedAt: Millis = Number.NEGATIVE_INFINITY;
@@ -100,9 +102,9 @@ export class VmPort implements LinkPort {
     return path;
   }
 
-  /** Whether (ip, MAC) was noted within the last second. */
+  /** Whether (ip, MAC) was noted a moment ago. */
   isNoted(ip: number, mac: Uint8Array, macOff: number, now: Millis): boolean {
-    return ip === this.notedIp && now - this.notedAt < 1000 && macLo(mac, macOff) === this.notedMacLo;
+    return ip === this.notedIp && now - this.notedAt < NOTED_MS && macLo(mac, macOff) === this.notedMacLo;
   }
 
   note(ip: number, mac: Uint8Array, macOff: number, now: Millis): void {

@@ -38,6 +38,7 @@ import { type Seq, seqAdd } from './seq.ts';
 import { canReceive, canSend, EVENT_CLOSED, EVENT_ESTABLISHED, EVENT_READABLE, EVENT_WRITABLE, Recovery, State } from './state.ts';
 import type { TcpStats } from './stats.ts';
 import { earliest, onDeadline } from './timers.ts';
+import type { WindowBudget } from './window-budget.ts';
 
 /** Where segments go: the stack's egress. */
 export interface SegmentSink {
@@ -58,6 +59,7 @@ export interface TcpEnv {
   readonly slab: Slab;
   readonly limits: TcpLimits;
   readonly stats: TcpStats;
+  readonly windows: WindowBudget;
   readonly sink: SegmentSink;
   /** Puts the connection on the list of those whose `turn` is due; idempotent. */
   wake(c: Connection): void;
@@ -126,6 +128,8 @@ export class Connection implements TcpFlow, Deadlined {
 
   // Receive sequence space.
   irs: Seq = 0;
+  /** Data bytes on the guest's SYN: not kept, but a refusal acknowledges them (RFC 9293 3.10.7.1). */
+  synData = 0;
   rcvNxt: Seq = 0;
   /** Right edge of the window as last advertised; never moves left. */
   rcvAdv: Seq = 0;
@@ -174,6 +178,8 @@ export class Connection implements TcpFlow, Deadlined {
   /** Retransmissions of the first unacknowledged segment in a row. */
   backoffs = 0;
   synTries = 0;
+  /** The SYN or SYN-ACK could not go out yet. */
+  handshakeDue = false;
   recovery: Recovery = Recovery.Open;
   /** SND.NXT when recovery began. */
   recover: Seq = 0;
@@ -245,7 +251,7 @@ export class Connection implements TcpFlow, Deadlined {
     this.tsOffset = tsOffset;
     this.createdAt = now;
     this.lastRecvAt = now;
-    this.rcv = new ReceiveBuffer(env.slab, env.limits);
+    this.rcv = new ReceiveBuffer(env.slab, env.limits, env.windows);
     this.snd = new SendBuffer(env.slab, env.limits);
     this.rtt = new RttEstimator(env.limits);
     this.cc = newCongestion(env.limits, Math.min(linkMss, 1460));
@@ -268,6 +274,7 @@ export class Connection implements TcpFlow, Deadlined {
   takeSyn(seg: SegmentView, now: Millis): void {
     const { limits } = this.env;
     this.irs = seg.segSeq;
+    this.synData = seg.payloadLen;
     this.rcvNxt = seqAdd(seg.segSeq, 1);
     this.rcvAdv = this.rcvNxt;
     this.lastAckSent = this.rcvNxt;
@@ -329,8 +336,10 @@ export class Connection implements TcpFlow, Deadlined {
 
   refuse(reason: RefuseReason, now: Millis): void {
     if (this.state !== State.SynPending) return;
-    if (reason === 'refused') sendReset(this, now);
-    else this.env.sink.unreachable(this, reason, now);
+    if (reason === 'refused') {
+      this.env.stats.refused++;
+      sendReset(this, now);
+    } else this.env.sink.unreachable(this, reason, now);
     this.close(reason === 'refused' ? CloseReason.Refused : CloseReason.Unreachable, false);
   }
 
@@ -388,6 +397,10 @@ export class Connection implements TcpFlow, Deadlined {
 
   get writable(): number {
     return canSend(this.state) && !this.finQueued ? this.snd.free : 0;
+  }
+
+  get writableLimit(): number {
+    return this.snd.limit;
   }
 
   awaitWritable(): void {

@@ -72,6 +72,8 @@ export interface TcpFlow {
 
   /** Bytes that `write` would take now; memory may still be out. */
   readonly writable: number;
+  /** Bytes that the flow may hold for the guest at most, by how much memory there is now. */
+  readonly writableLimit: number;
   /** Asks for `onWritable` when the guest has acknowledged something. */
   awaitWritable(): void;
   /**

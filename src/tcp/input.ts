@@ -98,6 +98,16 @@ function synReceived(c: Connection, seg: SegmentView, now: Millis): Verdict {
       return Verdict.NewSyn;
     }
   }
+  // Simultaneous open (RFC 9293 3.5, figure 8): their SYN-ACK lies left of the window, and acknowledges our SYN.
+  const synAck = FLAG_SYN | FLAG_ACK;
+  if (c.active && (seg.flags & (synAck | FLAG_RST)) === synAck && seg.segSeq === c.irs && seg.segAck === c.sndNxt) {
+    c.sndUna = seg.segAck;
+    c.sndWnd = seg.segWnd;
+    c.sndWl2 = seg.segAck;
+    establish(c, now);
+    c.ackNow = true;
+    return Verdict.Done;
+  }
   return synchronized(c, seg, now);
 }
 
@@ -164,16 +174,6 @@ function synchronized(c: Connection, seg: SegmentView, now: Millis): Verdict {
 
   // Fourth: SYN, RFC 5961 4.2.
   if (seg.flags & FLAG_SYN) {
-    if (c.state === State.SynReceived && c.active && seg.flags & FLAG_ACK && seg.segSeq === c.irs) {
-      // The answer to a simultaneous open: their SYN-ACK acknowledges ours.
-      if (seg.segAck === c.sndNxt) {
-        c.sndUna = seg.segAck;
-        c.sndWnd = seg.segWnd;
-        establish(c, now);
-        c.ackNow = true;
-      }
-      return Verdict.Done;
-    }
     challengeAck(c, now);
     return Verdict.Done;
   }
@@ -242,7 +242,7 @@ function establish(c: Connection, now: Millis): void {
   // A guest whose SYN showed no window shows its first one now.
   if (c.firstWnd === 0 && c.sndWnd > 0) c.limitMss(c.sndWnd);
   // More than the SYN's unscaled field could say is offered from the next segment on.
-  if (c.wndScaleOk) c.rcv.target = Math.max(c.rcv.target, Math.min(4 * c.linkMss, c.env.limits.rcvBufMax));
+  if (c.wndScaleOk) c.rcv.raise(4 * c.linkMss);
   c.events |= EVENT_ESTABLISHED | EVENT_WRITABLE;
   if (c.env.limits.keepaliveIdleMs > 0) c.keepaliveDeadline = now + c.env.limits.keepaliveIdleMs;
   c.env.wake(c);

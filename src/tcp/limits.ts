@@ -12,7 +12,9 @@ export interface TcpLimits {
   readonly rtoAfterSynLossMs: number;
   /** Longest delay of an acknowledgement; below 500 ms by RFC 9293 MUST-40, 40 ms as Linux. */
   readonly delayedAckMs: number;
-  /** SYN-ACK (and SYN) transmissions after the first. Linux tcp_synack_retries. */
+  /** SYN-ACK transmissions after the first. Linux tcp_synack_retries. */
+  readonly synAckRetries: number;
+  /** SYN transmissions after the first: 7 make R2 183 s. RFC 9293 MUST-23 wants three minutes. */
   readonly synRetries: number;
   /** R2 for data: retransmissions of one segment without an answer. RFC 9293 3.8.3, Linux tcp_retries2. */
   readonly dataRetries: number;
@@ -59,7 +61,8 @@ export const DEFAULT_TCP_LIMITS: TcpLimits = {
   rtoMaxMs: 60_000,
   rtoAfterSynLossMs: 3000,
   delayedAckMs: 40,
-  synRetries: 5,
+  synAckRetries: 5,
+  synRetries: 7,
   dataRetries: 15,
   timeWaitMs: 60_000,
   finWait2Ms: 60_000,

@@ -40,6 +40,10 @@ export function output(c: Connection, now: Millis): void {
     if (open) open = sendNew(c, now);
     if (open && ackDue(c, now)) sendAck(c, now);
     armSendTimers(c, now);
+  } else if (c.handshakeDue) {
+    // The link did not drain when the SYN or SYN-ACK was to go out.
+    if (c.state === State.SynSent) sendSyn(c, now);
+    else if (c.state === State.SynReceived) sendSynAck(c, now);
   } else if (c.ackNow && c.state !== State.SynPending) sendAck(c, now);
   c.env.arm(c);
 }
@@ -330,7 +334,8 @@ export function sendReset(c: Connection, now: Millis): void {
   // shrunk below it, the last place inside is what the peer accepts.
   let seq = pending ? 0 : c.sndNxt;
   if (!pending && c.sndWnd > 0 && seqLt(seqAdd(c.sndUna, c.sndWnd), seq)) seq = c.sndUna;
-  emitTcpHeader(c.mem, off, c.remotePort, c.guestPort, seq, c.rcvNxt, TCP_HEADER, FLAG_RST | FLAG_ACK, 0);
+  const ack = pending ? seqAdd(c.rcvNxt, c.synData) : c.rcvNxt;
+  emitTcpHeader(c.mem, off, c.remotePort, c.guestPort, seq, ack, TCP_HEADER, FLAG_RST | FLAG_ACK, 0);
   c.env.sink.commit(c, off, TCP_HEADER);
   c.env.stats.resetsToGuest++;
   c.lastSendAt = now;
@@ -349,6 +354,7 @@ function handshakeSegment(c: Connection, flags: number, ws: boolean, sack: boole
   const optLen = 4 + (ws ? 4 : 0) + (ts ? 12 : sack ? 4 : 0);
   const { sink, stats } = c.env;
   const off = sink.reserve(c, TCP_HEADER + optLen);
+  c.handshakeDue = off < 0;
   if (off < 0) return;
   const mem = c.mem;
   const wnd = Math.min(c.rcv.free, 0xffff);

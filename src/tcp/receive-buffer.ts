@@ -5,6 +5,13 @@
 import { Ring } from '../base/ring.ts';
 import { Slab } from '../base/slab.ts';
 import type { TcpLimits } from './limits.ts';
+import type { WindowBudget } from './window-budget.ts';
+
+/**
+ * Kept free of promises: a right edge that may not move left is rounded up to the window's scale with each acknowledgement, so
+ * that while the host takes nothing it creeps on by up to 63 bytes each.
+ */
+const ROUNDING_SLACK = 128 * 1024;
 
 /** Bytes from the guest, until the host has taken them. */
 export class ReceiveBuffer {
@@ -16,16 +23,37 @@ export class ReceiveBuffer {
   /** Reach of what is stored out of order, from RCV.NXT. */
   beyond = 0;
   #pinned = false;
+  /** What the last filling reached: the next one's ring starts at that size instead of growing there by copies. */
+  #hint = 0;
   /** A block the host still reads from after the ring has moved on. */
   #retired = -1;
   readonly #slab: Slab;
+  readonly #budget: WindowBudget;
+  readonly #initial: number;
   readonly #max: number;
 
-  constructor(slab: Slab, limits: TcpLimits) {
+  constructor(slab: Slab, limits: TcpLimits, budget: WindowBudget) {
     this.#slab = slab;
+    this.#budget = budget;
     this.ring = new Ring(slab.mem);
+    this.#initial = limits.rcvBufInitial;
     this.target = limits.rcvBufInitial;
     this.#max = limits.rcvBufMax;
+  }
+
+  /** Raises the target to `bytes`, if all flows together may promise that much. */
+  raise(bytes: number): void {
+    const to = Math.min(bytes, this.#max - ROUNDING_SLACK);
+    const more = to - Math.max(this.target, this.#initial);
+    if (more > 0 && this.#budget.take(more)) this.target = to;
+  }
+
+  /** An idle flow's target goes back to where it began; what the guest was shown stays true, but is not renewed. */
+  lower(): void {
+    const over = this.target - this.#initial;
+    if (over <= 0) return;
+    this.#budget.release(over);
+    this.target = this.#initial;
   }
 
   /** Bytes that may still be promised beyond what is held. */
@@ -65,13 +93,15 @@ export class ReceiveBuffer {
     }
     this.ring.consume(len);
     if (this.ring.used > 0) return;
-    if (this.#sinceEmpty * 2 >= this.target && this.target < this.#max && !this.#slab.tight) this.target = Math.min(this.target * 2, this.#max);
+    if (this.#sinceEmpty * 2 >= this.target && this.target < this.#max - ROUNDING_SLACK) this.raise(this.target * 2);
+    this.#hint = Math.min(this.#sinceEmpty, this.target);
     this.#sinceEmpty = 0;
     if (this.beyond === 0) this.#release();
   }
 
   /** Gives everything back. A block that the host still reads from must not be reused: `close` waits for `consume`. */
   close(): void {
+    this.lower();
     if (this.#pinned) return;
     if (this.#retired >= 0) this.#slab.free(this.#retired);
     this.#retired = -1;
@@ -94,10 +124,15 @@ export class ReceiveBuffer {
   }
 
   #grow(need: number): boolean {
-    const off = this.#slab.alloc(need);
+    let size = Slab.blockSize(Math.max(need, Math.min(this.#hint, this.#slab.growthLimit)));
+    let off = this.#slab.alloc(size);
+    if (off < 0 && size > need) {
+      size = Slab.blockSize(need);
+      off = this.#slab.alloc(size);
+    }
     if (off < 0) return false;
     const old = this.ring.off;
-    this.ring.moveTo(off, Slab.blockSize(need), this.ring.used + this.beyond);
+    this.ring.moveTo(off, size, this.ring.used + this.beyond);
     if (old >= 0) {
       // While the host reads from the block it was given, that block stays; one retired before it is a mere copy.
       if (this.#pinned && this.#retired < 0) this.#retired = old;

@@ -10,6 +10,8 @@ export class SendBuffer {
   readonly ring: Ring;
   /** The host's socket may be writing at the tail: the ring must not move. */
   #lent = false;
+  /** Half of the last ring: a flow that was busy starts there instead of growing by copies, and one that has become quiet shrinks. */
+  #hint = 0;
   readonly #slab: Slab;
   readonly #max: number;
 
@@ -23,9 +25,14 @@ export class SendBuffer {
     return this.ring.used;
   }
 
+  /** What the ring may grow to now. */
+  get limit(): number {
+    return Math.max(this.ring.cap, Math.min(this.#slab.growthLimit, this.#max));
+  }
+
   /** Bytes that may still be taken in, memory permitting. */
   get free(): number {
-    return this.#max - this.ring.used;
+    return this.limit - this.ring.used;
   }
 
   get lent(): boolean {
@@ -73,13 +80,16 @@ export class SendBuffer {
   }
 
   #release(): void {
+    this.#hint = this.ring.cap >>> 1;
     if (this.ring.off >= 0) this.#slab.free(this.ring.off);
     this.ring.detach();
   }
 
-  #grow(need: number): void {
-    if (this.#lent || need <= this.ring.cap || this.ring.cap >= this.#max) return;
-    const size = Slab.blockSize(Math.max(need, this.ring.cap * 2, SLAB_MIN_BLOCK));
+  #grow(want: number): void {
+    const limit = Math.min(this.#slab.growthLimit, this.#max);
+    const need = Math.min(want, limit);
+    if (this.#lent || need <= this.ring.cap) return;
+    const size = Slab.blockSize(Math.max(need, Math.min(Math.max(this.ring.cap * 2, this.#hint), limit), SLAB_MIN_BLOCK));
     let off = this.#slab.alloc(size);
     let got = size;
     if (off < 0 && Slab.blockSize(need) < size) {

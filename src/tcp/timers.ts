@@ -57,7 +57,8 @@ function onLife(c: Connection, now: Millis): void {
 
 /** RFC 9293 3.8.3, RFC 6298 5: SYN or SYN-ACK again. */
 function onHandshakeTimeout(c: Connection, now: Millis): void {
-  if (c.synTries >= c.env.limits.synRetries) {
+  const { limits } = c.env;
+  if (c.synTries >= (c.state === State.SynSent ? limits.synRetries : limits.synAckRetries)) {
     c.env.stats.retransmitLimit++;
     c.close(CloseReason.RetransmitLimit, true);
     return;

@@ -1,0 +1,24 @@
+// Where the guest's packets go next: one station of its own network, and who waits for its MAC. It resolves nothing itself.
+
+import { copyMac } from '../ethernet/mac.ts';
+import type { Connection } from '../tcp/connection.ts';
+
+/** One station that packets are sent to: the router, or a neighbour. */
+export class NextHop {
+  /** int32. */
+  readonly ip: number;
+  readonly mac: Uint8Array = new Uint8Array(6);
+  /** `mac` can be sent to. */
+  known = false;
+  /** Connections that wait for `mac`. */
+  waiting: Connection[] = [];
+
+  constructor(ip: number) {
+    this.ip = ip;
+  }
+
+  learn(mac: Uint8Array, macOff: number): void {
+    copyMac(mac, macOff, this.mac, 0);
+    this.known = true;
+  }
+}

@@ -1,0 +1,95 @@
+// A real Linux VM under QEMU: the demo's steps as assertions, and a VM that outlives the daemon.
+
+import { type AddressInfo, createServer } from 'node:net';
+import t from 'tap';
+import { startHostServices } from '../../scripts/demo/host-services.ts';
+import { STEPS, type StepContext } from '../../scripts/demo/steps.ts';
+import { VmGuest } from '../../scripts/demo/vm-guest.ts';
+import { DaemonProcess } from '../helpers/daemon.ts';
+import { GATEWAY, GUEST, HOST_ALIAS } from '../helpers/namespace-guest.ts';
+import { bootVm, needsVm } from '../helpers/vm.ts';
+
+const MAC = '52:54:00:1d:e3:04';
+const skip = await needsVm();
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+t.test('a Linux VM gets its whole network', { skip }, async (test) => {
+  const services = await startHostServices();
+  const publishedPort = await freePort();
+  const daemon = await DaemonProcess.start({
+    args: [
+      ...['--dns', `127.0.0.1:${services.dnsPort}`, '--lease', `${MAC}=${GUEST}`, '--strict'],
+      ...['--publish', `127.0.0.1:${publishedPort}:${GUEST}:8080`],
+    ],
+  });
+  const machine = await bootVm({ socket: daemon.vmSocket, mac: MAC, name: 'test-vm' });
+  test.teardown(async () => {
+    await machine.stop();
+    await daemon.stop();
+    daemon.clean();
+    await services.close();
+  });
+  const context: StepContext = {
+    guest: new VmGuest(machine),
+    services,
+    publishedPort,
+    guestAddress: GUEST,
+    mtu: 65520,
+    gateway: GATEWAY,
+    hostAlias: HOST_ALIAS,
+    transferBytes: 32 * 2 ** 20,
+    lease: undefined,
+  };
+  for (const step of STEPS) {
+    await test.test(step.name, async (sub) => {
+      const { detail } = await step.run(context);
+      sub.pass(detail);
+    });
+  }
+  await test.test('by name through the resolver that DHCP set', async (sub) => {
+    const { status, output } = await machine.run('ping -c 1 -W 3 host.isthmus.internal');
+    sub.equal(status, 0, output.trim());
+  });
+});
+
+t.test(
+  'the daemon is killed and started again: the VM has its network back, with the same address',
+  { skip },
+  async (test) => {
+    const services = await startHostServices();
+    let daemon = await DaemonProcess.start();
+    const machine = await bootVm({ socket: daemon.vmSocket, mac: MAC, name: 'test-vm', reconnect: true });
+    test.teardown(async () => {
+      await machine.stop();
+      await daemon.stop();
+      daemon.clean();
+      await services.close();
+    });
+    const guest = new VmGuest(machine);
+    const before = await guest.lease('test-vm');
+
+    await daemon.stop('SIGKILL');
+    // The socket file of the killed daemon is still there: the new one has to take it over.
+    daemon = await DaemonProcess.start({ folder: daemon.folder });
+    const restarted = performance.now();
+    let back = false;
+    while (!back && performance.now() - restarted < 15_000) {
+      back = (await machine.run(`ping -c 1 -W 1 ${GATEWAY}`)).status === 0;
+    }
+    test.ok(
+      back,
+      `the gateway answers again after ${((performance.now() - restarted) / 1000).toFixed(1)} s, without a new lease`,
+    );
+    const got = await guest.download(`http://${HOST_ALIAS}:${services.httpPort}/download?bytes=${2 ** 20}`);
+    test.equal(got.sha256, services.downloadHash(2 ** 20), 'a download works');
+    const after = await guest.lease('test-vm');
+    test.equal(after.address, before.address, 'asked again, DHCP gives the same address');
+  },
+);
