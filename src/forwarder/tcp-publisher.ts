@@ -43,8 +43,15 @@ export class TcpPublisher {
    * @param guestOf the guest's address now, undefined while there is none.
    * @throws the socket's own error (EADDRINUSE, EACCES, EADDRNOTAVAIL, ...).
    */
-  async publish(host: IpAddress, port: number, guestOf: () => IpAddress | undefined, guestPort: number): Promise<PublishedTcp> {
-    const server = net.createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, (socket) => this.#onClient(socket, guestOf, guestPort));
+  async publish(
+    host: IpAddress,
+    port: number,
+    guestOf: () => IpAddress | undefined,
+    guestPort: number,
+  ): Promise<PublishedTcp> {
+    const server = net.createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, (socket) =>
+      this.#onClient(socket, guestOf, guestPort),
+    );
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen({ host: host.toString(), port, ipv6Only: !host.isV4, backlog: 1024 }, () => {

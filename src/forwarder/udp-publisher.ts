@@ -55,7 +55,14 @@ class Client {
   older: Client | undefined = undefined;
   newer: Client | undefined = undefined;
 
-  constructor(listener: PublishedUdp, guest: IpAddress, address: IpAddress, addressText: string, port: number, gatewayPort: number) {
+  constructor(
+    listener: PublishedUdp,
+    guest: IpAddress,
+    address: IpAddress,
+    addressText: string,
+    port: number,
+    gatewayPort: number,
+  ) {
     this.listener = listener;
     this.guest = guest;
     this.address = address;
@@ -138,7 +145,12 @@ export class UdpPublisher implements DatagramClaimer {
    * @param guestOf asked for each new client, so that "the only VM" may come and go.
    * @returns the published port, or the errno name why the host refused (EADDRINUSE, EADDRNOTAVAIL, EACCES).
    */
-  publish(host: IpAddress, hostPort: number, guestOf: () => IpAddress | undefined, guestPort: number): PublishedUdp | string {
+  publish(
+    host: IpAddress,
+    hostPort: number,
+    guestOf: () => IpAddress | undefined,
+    guestPort: number,
+  ): PublishedUdp | string {
     const listener = new PublishedUdp(this, host, guestOf, guestPort);
     if (!listener.socket.open(host.toString(), hostPort)) return listener.socket.errno;
     this.#listeners.add(listener);
@@ -176,7 +188,9 @@ export class UdpPublisher implements DatagramClaimer {
     }
     this.#touch(client, now);
     const { guest } = client;
-    if (this.#sender.sendDatagram(this.#gateway, client.gatewayPort, guest, listener.guestPort, msg, 0, msg.length, now)) {
+    if (
+      this.#sender.sendDatagram(this.#gateway, client.gatewayPort, guest, listener.guestPort, msg, 0, msg.length, now)
+    ) {
       this.stats.datagramsToGuest++;
       this.stats.bytesToGuest += msg.length;
     } else this.stats.toGuestDropped++;

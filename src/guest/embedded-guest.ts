@@ -2,7 +2,7 @@
 // it where a kernel is not needed or not to be had. It wires link, stack, DHCP client and codecs, and owns the time-outs of
 // what a program asks; protocols are the parts' own.
 
-import type { Clock, Millis } from '../base/clock.ts';
+import type { Clock } from '../base/clock.ts';
 import { randomBelow } from '../base/random.ts';
 import { formatMac, parseMac } from '../ethernet/mac.ts';
 import { HostClock } from '../host/host-clock.ts';
@@ -12,11 +12,9 @@ import { IpAddress } from '../ip/address.ts';
 import { ICMP_UNREACHABLE } from '../ip/icmp.ts';
 import { DEFAULT_TTL } from '../ip/ipv4.ts';
 import type { FrameFormat } from '../link/framing.ts';
-import { DHCP_CLIENT_PORT, DHCP_SERVER_PORT } from '../services/dhcp-message.ts';
 import { DEFAULT_TCP_LIMITS, type TcpLimits } from '../tcp/limits.ts';
-import { DhcpClient } from './dhcp-client.ts';
-import type { DhcpLease } from './dhcp-lease.ts';
 import { DNS_TYPES, type DnsReply, type DnsTypeName, decodeDnsReply, encodeDnsQuery } from './dns-codec.ts';
+import { GuestDhcp, type GuestLease } from './guest-dhcp.ts';
 import { codedError, GuestLink } from './guest-link.ts';
 import { errnoOfUnreachable, GuestSocket } from './guest-socket.ts';
 import { GuestStack } from './guest-stack.ts';
@@ -62,22 +60,6 @@ export interface StaticAddress {
   readonly router?: string;
 }
 
-/** A lease as a program reads it. */
-export interface GuestLease {
-  readonly address: string;
-  readonly prefix: number;
-  readonly router: string;
-  readonly server: string;
-  readonly dns: readonly string[];
-  readonly ntp: readonly string[];
-  readonly domain: string;
-  readonly search: readonly string[];
-  readonly hostName: string;
-  /** Option 26; undefined if the server said nothing. */
-  readonly mtu: number | undefined;
-  readonly leaseSeconds: number;
-}
-
 export interface ResolveOptions {
   /** Default: of the lease, else the router. */
   readonly server?: string;
@@ -107,18 +89,13 @@ export class EmbeddedGuest {
   readonly link: GuestLink;
   /** Resolves with the reason when the link has ended. */
   readonly closed: Promise<string>;
-  /** The last lease; undefined without one. */
-  lease: GuestLease | undefined = undefined;
   readonly #clock: Clock;
   readonly #random = new HostRandom();
   readonly #wake: WakeTimer;
-  readonly #dhcp: DhcpClient;
-  readonly #options: EmbeddedGuestOptions;
+  readonly #dhcp: GuestDhcp;
   #immediate: NodeJS.Immediate | undefined;
-  #dhcpWaiters: { resolve(lease: GuestLease): void; reject(error: Error): void }[] = [];
 
   private constructor(link: GuestLink, mac: Uint8Array, options: EmbeddedGuestOptions) {
-    this.#options = options;
     this.link = link;
     this.#clock = new HostClock();
     this.#wake = new WakeTimer(this.#clock);
@@ -139,36 +116,21 @@ export class EmbeddedGuest {
         },
       },
     );
-    this.#dhcp = new DhcpClient(
+    this.#dhcp = new GuestDhcp(
       {
-        mac,
-        hostName: options.hostName ?? '',
-        ...(options.clientId === undefined ? {} : { clientId: options.clientId }),
-        broadcast: options.dhcpBroadcast ?? false,
-      },
-      (dst, buf, off, len, now) => {
-        this.stack.udp.send(DHCP_CLIENT_PORT, dst, DHCP_SERVER_PORT, buf, off, len, now);
-      },
-      {
-        onBound: (lease) => this.#bound(lease),
-        onLost: () => {
-          this.lease = undefined;
-          this.stack.deconfigure();
+        client: {
+          mac,
+          hostName: options.hostName ?? '',
+          ...(options.clientId === undefined ? {} : { clientId: options.clientId }),
+          broadcast: options.dhcpBroadcast ?? false,
         },
-        onRefused: (message) => {
-          // Who asked for a certain address wants to hear of the refusal, not get another one in silence. With nobody waiting
-          // (a renewal in the background) the client starts anew by itself.
-          if (this.#dhcpWaiters.length === 0) return;
-          this.#dhcp.stop();
-          this.#settleDhcp(codedError('EADDRNOTAVAIL', `DHCP: refused: ${message}`));
-        },
+        takeMtu: options.mtu === undefined,
       },
+      this.stack,
+      this.#clock,
       this.#random,
+      () => this.#wake.update(),
     );
-    this.stack.udp.bind(DHCP_CLIENT_PORT, {
-      onDatagram: (_src, _port, buf, off, len, now) => this.#dhcp.input(buf, off, len, now),
-      onUnreachable: () => {},
-    });
     this.#wake.add(this.stack);
     this.#wake.add(this.#dhcp);
     this.closed = new Promise((resolve) => {
@@ -182,8 +144,7 @@ export class EmbeddedGuest {
         onClosed: (reason) => {
           this.#wake.close();
           if (this.#immediate !== undefined) clearImmediate(this.#immediate);
-          this.#dhcp.stop();
-          this.#settleDhcp(codedError('ENETDOWN', `the link is gone: ${reason}`));
+          this.#dhcp.close(reason);
           this.stack.linkGone(this.#clock.now());
           resolve(reason);
         },
@@ -220,35 +181,34 @@ export class EmbeddedGuest {
 
   // --- Address.
 
+  /** The lease; undefined without one. */
+  get lease(): GuestLease | undefined {
+    return this.#dhcp.lease;
+  }
+
   /** DISCOVER, REQUEST, and the interface is configured. @throws ETIMEDOUT, ENETDOWN */
   dhcp(timeoutMs = 10_000): Promise<GuestLease> {
-    return this.#askDhcp((now) => this.#dhcp.start(now), timeoutMs);
+    return this.#dhcp.acquire(timeoutMs);
   }
 
   /** INIT-REBOOT: asks to go on with `address`. @throws EADDRNOTAVAIL if the server says no. */
   dhcpReboot(address: string, timeoutMs = 10_000): Promise<GuestLease> {
-    return this.#askDhcp((now) => this.#dhcp.reboot(v4Of(address), now), timeoutMs);
+    return this.#dhcp.reboot(v4Of(address), timeoutMs);
   }
 
   /** Renews (unicast), or rebinds (broadcast). */
   dhcpRenew(how: 'renew' | 'rebind' = 'renew', timeoutMs = 10_000): Promise<GuestLease> {
-    if (this.lease === undefined) return Promise.reject(codedError('EADDRNOTAVAIL', 'no lease to renew'));
-    return this.#askDhcp((now) => (how === 'renew' ? this.#dhcp.renew(now) : this.#dhcp.rebind(now)), timeoutMs);
+    return this.#dhcp.renew(how, timeoutMs);
   }
 
   /** Gives the lease back; the guest has no address after it. */
   dhcpRelease(): void {
-    const now = this.#clock.now();
-    this.#dhcp.release(now);
-    this.stack.endTurn(now);
-    this.lease = undefined;
-    this.stack.deconfigure();
+    this.#dhcp.release();
   }
 
   /** Tells the server that somebody else uses the address, and asks for another. */
   dhcpDecline(timeoutMs = 10_000): Promise<GuestLease> {
-    if (this.lease === undefined) return Promise.reject(codedError('EADDRNOTAVAIL', 'no lease to decline'));
-    return this.#askDhcp((now) => this.#dhcp.decline(now), timeoutMs);
+    return this.#dhcp.decline(timeoutMs);
   }
 
   /** Sets the address by hand. */
@@ -425,59 +385,6 @@ export class EmbeddedGuest {
       this.#immediate = undefined;
       this.stack.endTurn(this.#clock.now());
     });
-  }
-
-  #askDhcp(ask: (now: Millis) => void, timeoutMs: number): Promise<GuestLease> {
-    return new Promise((resolve, reject) => {
-      if (this.link.closed) {
-        reject(codedError('ENETDOWN', 'the link is gone'));
-        return;
-      }
-      const timer = setTimeout(() => waiter.reject(codedError('ETIMEDOUT', 'no DHCP server answered')), timeoutMs);
-      const done = (): void => {
-        clearTimeout(timer);
-        this.#dhcpWaiters = this.#dhcpWaiters.filter((w) => w !== waiter);
-      };
-      const waiter = {
-        resolve: (lease: GuestLease): void => {
-          done();
-          resolve(lease);
-        },
-        reject: (error: Error): void => {
-          done();
-          reject(error);
-        },
-      };
-      this.#dhcpWaiters.push(waiter);
-      ask(this.#clock.now());
-      this.#wake.update();
-    });
-  }
-
-  #settleDhcp(error: Error): void {
-    for (const waiter of this.#dhcpWaiters) waiter.reject(error);
-  }
-
-  #bound(lease: DhcpLease): void {
-    const text = (v4: number): string => IpAddress.v4(v4).toString();
-    const readable: GuestLease = {
-      address: text(lease.address),
-      prefix: lease.prefix,
-      router: text(lease.router),
-      server: text(lease.server),
-      dns: lease.dns.map(text),
-      ntp: lease.ntp.map(text),
-      domain: lease.domain,
-      search: lease.search,
-      hostName: lease.hostName,
-      mtu: lease.mtu,
-      leaseSeconds: lease.leaseMs / 1000,
-    };
-    this.lease = readable;
-    this.stack.configure(lease);
-    if (this.#options.mtu === undefined && lease.mtu !== undefined) this.stack.egress.mtu = lease.mtu;
-    this.#wake.update();
-    for (const waiter of this.#dhcpWaiters) waiter.resolve(readable);
   }
 }
 

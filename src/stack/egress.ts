@@ -28,7 +28,14 @@ export class EgressWriter {
   readonly #onDirty: () => void;
 
   /** @param onDirty something waits for a flush. */
-  constructor(mem: Uint8Array, summer: Checksummer, mac: Uint8Array, ids: IpIds, stats: StackStats, onDirty: () => void) {
+  constructor(
+    mem: Uint8Array,
+    summer: Checksummer,
+    mac: Uint8Array,
+    ids: IpIds,
+    stats: StackStats,
+    onDirty: () => void,
+  ) {
     this.#onDirty = onDirty;
     this.mem = mem;
     this.summer = summer;
@@ -69,7 +76,15 @@ export class EgressWriter {
   }
 
   /** Sends the payload at `off` as one packet that may not be fragmented. */
-  commitIpv4(port: VmPort, mac: Uint8Array, off: number, len: number, protocol: number, src: number, dst: number): void {
+  commitIpv4(
+    port: VmPort,
+    mac: Uint8Array,
+    off: number,
+    len: number,
+    protocol: number,
+    src: number,
+    dst: number,
+  ): void {
     const frame = off - IPV4_HEADROOM;
     emitEthernet(this.mem, frame, mac, 0, this.#mac, 0, ETHERTYPE_IPV4);
     // DF is set, so the identification says nothing and is 0 (RFC 6864 4.1).
@@ -81,7 +96,16 @@ export class EgressWriter {
    * Sends a payload that lies elsewhere, in fragments of what the guest takes. @param buf any memory.
    * @returns false (counted) if the link did not take all of it.
    */
-  sendIpv4(port: VmPort, mac: Uint8Array, protocol: number, src: number, dst: number, buf: Uint8Array, off: number, len: number): boolean {
+  sendIpv4(
+    port: VmPort,
+    mac: Uint8Array,
+    protocol: number,
+    src: number,
+    dst: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+  ): boolean {
     const cursor = this.#cursor;
     cursor.start(len, port.takes);
     let id = 0;
@@ -94,7 +118,17 @@ export class EgressWriter {
       if (cursor.offset === 0) id = cursor.more ? this.#ids.next(src, dst, protocol) : 0;
       emitEthernet(this.mem, at, mac, 0, this.#mac, 0, ETHERTYPE_IPV4);
       const flags = len > cursor.length ? cursor.flagsFragment : IPV4_DF;
-      emitIpv4Header(this.mem, at + ETHERNET_HEADER, IPV4_HEADER + cursor.length, id, flags, DEFAULT_TTL, protocol, src, dst);
+      emitIpv4Header(
+        this.mem,
+        at + ETHERNET_HEADER,
+        IPV4_HEADER + cursor.length,
+        id,
+        flags,
+        DEFAULT_TTL,
+        protocol,
+        src,
+        dst,
+      );
       // Copy: from wherever the payload was made into the batch.
       copyBytes(buf, off + cursor.offset, this.mem, at + IPV4_HEADROOM, cursor.length);
       this.commit(port, at, IPV4_HEADROOM + cursor.length);

@@ -7,9 +7,9 @@ import { Drop } from '../base/drop.ts';
 import type { Neighbours } from '../ethernet/neighbours.ts';
 import type { IpAddress } from '../ip/address.ts';
 import {
-  echoReplyInPlace,
   EXCEEDED_REASSEMBLY,
   EXCEEDED_TTL,
+  echoReplyInPlace,
   emitIcmpError,
   emitUdpQuote,
   ICMP_ECHO_REQUEST,
@@ -50,7 +50,12 @@ export class IcmpLayer {
 
   onPacket(port: VmPort, ip: Ipv4View, macBuf: Uint8Array, macOff: number, now: Millis): Drop {
     const icmp = this.#icmp;
-    const drop = icmp.wrap(ip.buf, ip.payloadOff, ip.end, ip.buf === this.#egress.mem ? this.#egress.summer : undefined);
+    const drop = icmp.wrap(
+      ip.buf,
+      ip.payloadOff,
+      ip.end,
+      ip.buf === this.#egress.mem ? this.#egress.summer : undefined,
+    );
     if (drop !== Drop.None) return drop;
     const ours = ip.dst === this.#config.gateway || ip.dst === this.#config.hostAlias;
     if (icmp.isError) return this.#onError(port, ip, now);
@@ -62,7 +67,8 @@ export class IcmpLayer {
     // The frame is ours until the call returns, so the request becomes the reply where it lies.
     const path = port.pathTo(macBuf, macOff);
     echoReplyInPlace(ip.buf, ip.payloadOff);
-    if (!this.#egress.sendIpv4(port, path.mac, PROTO_ICMP, ip.dst, ip.src, ip.buf, ip.payloadOff, ip.payloadLength)) return Drop.None;
+    if (!this.#egress.sendIpv4(port, path.mac, PROTO_ICMP, ip.dst, ip.src, ip.buf, ip.payloadOff, ip.payloadLength))
+      return Drop.None;
     this.#stats.icmpEchoReplies++;
     return Drop.None;
   }
@@ -101,18 +107,58 @@ export class IcmpLayer {
     this.#about(port, ip, macBuf, macOff, ICMP_UNREACHABLE, UNREACHABLE_PORT, ip.dst, now);
   }
 
-  #about(port: VmPort, ip: Ipv4View, macBuf: Uint8Array, macOff: number, type: number, code: number, from: number, now: Millis): void {
+  #about(
+    port: VmPort,
+    ip: Ipv4View,
+    macBuf: Uint8Array,
+    macOff: number,
+    type: number,
+    code: number,
+    from: number,
+    now: Millis,
+  ): void {
     if (!mayError(ip, this.#config.network)) return;
-    this.#send(port, port.pathTo(macBuf, macOff).mac, type, code, 0, from, ip.src, ip.buf, ip.off, ip.end - ip.off, now);
+    this.#send(
+      port,
+      port.pathTo(macBuf, macOff).mac,
+      type,
+      code,
+      0,
+      from,
+      ip.src,
+      ip.buf,
+      ip.off,
+      ip.end - ip.off,
+      now,
+    );
   }
 
   /** Fragments that never became whole: `[off, off+len)` quotes the first one. */
-  reassemblyTimeout(port: VmPort, buf: Uint8Array, off: number, len: number, neighbours: Neighbours, now: Millis): void {
+  reassemblyTimeout(
+    port: VmPort,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    neighbours: Neighbours,
+    now: Millis,
+  ): void {
     const lost = this.#lost;
     if (lost.wrap(buf, off, off + len) !== Drop.None || !mayError(lost, this.#config.network)) return;
     const n = neighbours.lookup(lost.src, now);
     if (n === undefined || n.portId !== port.id) return;
-    this.#send(port, n.mac, ICMP_TIME_EXCEEDED, EXCEEDED_REASSEMBLY, 0, this.#config.gateway, lost.src, buf, off, len, now);
+    this.#send(
+      port,
+      n.mac,
+      ICMP_TIME_EXCEEDED,
+      EXCEEDED_REASSEMBLY,
+      0,
+      this.#config.gateway,
+      lost.src,
+      buf,
+      off,
+      len,
+      now,
+    );
   }
 
   /** A guest's datagram that the host did not deliver: its headers are written anew for the quote. */
@@ -144,7 +190,19 @@ export class IcmpLayer {
     setU16(q, IPV4_HEADER, c.guestPort);
     setU16(q, IPV4_HEADER + 2, c.remotePort);
     setU32(q, IPV4_HEADER + 4, c.irs);
-    this.#send(path.port, path.mac, ICMP_UNREACHABLE, code, 0, this.#config.gateway, c.guest.v4, q, 0, IPV4_HEADER + 8, now);
+    this.#send(
+      path.port,
+      path.mac,
+      ICMP_UNREACHABLE,
+      code,
+      0,
+      this.#config.gateway,
+      c.guest.v4,
+      q,
+      0,
+      IPV4_HEADER + 8,
+      now,
+    );
   }
 
   #send(
@@ -165,7 +223,10 @@ export class IcmpLayer {
       return;
     }
     const off = this.#egress.reserveIpv4(port, 576 - IPV4_HEADER);
-    if (off < 0) return;
+    if (off < 0) {
+      this.#stats.drops.add(Drop.LinkTxFull);
+      return;
+    }
     const len = emitIcmpError(this.#egress.mem, off, type, code, rest, quote, quoteOff, quoteLen);
     this.#egress.commitIpv4(port, mac, off, len, PROTO_ICMP, src, dst);
     this.#stats.icmpErrorsToGuest++;

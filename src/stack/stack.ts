@@ -11,13 +11,38 @@ import type { Millis } from '../base/clock.ts';
 import { Drop } from '../base/drop.ts';
 import type { Random } from '../base/random.ts';
 import type { Slab } from '../base/slab.ts';
-import { ARP_DO_LEARN, ARP_DO_REPLY, ARP_LENGTH, ARP_REPLY, ARP_REQUEST, ArpView, emitArp, judgeArp } from '../ethernet/arp.ts';
-import { ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, emitEthernet, FrameView } from '../ethernet/frame.ts';
+import {
+  ARP_DO_LEARN,
+  ARP_DO_REPLY,
+  ARP_LENGTH,
+  ARP_REPLY,
+  ARP_REQUEST,
+  ArpView,
+  emitArp,
+  judgeArp,
+} from '../ethernet/arp.ts';
+import {
+  ETHERNET_HEADER,
+  ETHERTYPE_ARP,
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  emitEthernet,
+  FrameView,
+} from '../ethernet/frame.ts';
 import { BROADCAST_MAC } from '../ethernet/mac.ts';
 import { MacTable } from '../ethernet/mac-table.ts';
 import { type Neighbour, type NeighbourSink, Neighbours } from '../ethernet/neighbours.ts';
 import { type Cidr4, IpAddress } from '../ip/address.ts';
-import { IpIds, Ipv4View, isBroadcastOrGroup, isMartianSource, type MartianRules, PROTO_ICMP, PROTO_TCP, PROTO_UDP } from '../ip/ipv4.ts';
+import {
+  IpIds,
+  Ipv4View,
+  isBroadcastOrGroup,
+  isMartianSource,
+  type MartianRules,
+  PROTO_ICMP,
+  PROTO_TCP,
+  PROTO_UDP,
+} from '../ip/ipv4.ts';
 import { Ipv4Reassembler, REASSEMBLY_COMPLETE, REASSEMBLY_HELD, type ReassemblySink } from '../ip/reassembly.ts';
 import type { TcpFlow } from '../tcp/flow.ts';
 import type { TcpLimits } from '../tcp/limits.ts';
@@ -27,7 +52,7 @@ import type { DatagramAcceptor, Egress, FlowAcceptor, GuestConnector, LinkHost, 
 import { StackStats } from './stats.ts';
 import { TcpLayer, type TcpUplink } from './tcp-layer.ts';
 import { UdpLayer } from './udp-layer.ts';
-import { Path, type PortOwner, VmPort } from './vm-port.ts';
+import { type Path, type PortOwner, VmPort } from './vm-port.ts';
 
 /** How long a MAC or address heard on one port stays its own against another port that claims it. */
 const MOVE_HOLD_MS = 50;
@@ -55,7 +80,9 @@ export interface StackHooks {
   onBug(error: unknown, what: string): void;
 }
 
-export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink, ReassemblySink, TcpUplink, MartianRules {
+export class Stack
+  implements LinkHost, GuestConnector, PortOwner, NeighbourSink, ReassemblySink, TcpUplink, MartianRules
+{
   readonly network: Cidr4;
   readonly config: StackConfig;
   readonly stats: StackStats = new StackStats();
@@ -253,13 +280,24 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
     if (drop !== Drop.None) return drop;
     const act = judgeArp(arp, frame.srcOff, this.#isOurs, 0);
     if (act === 0) return arp.op === ARP_REQUEST ? Drop.None : Drop.ArpMalformed;
-    if (act & ARP_DO_LEARN && this.network.contains(arp.senderIp)) this.#learn(port, arp.senderIp, frame.buf, frame.srcOff, now);
+    if (act & ARP_DO_LEARN && this.network.contains(arp.senderIp))
+      this.#learn(port, arp.senderIp, frame.buf, frame.srcOff, now);
     if (!(act & ARP_DO_REPLY)) return Drop.None;
     const at = this.egress.reserve(port, ETHERNET_HEADER + ARP_LENGTH);
     if (at < 0) return Drop.LinkTxFull;
     const { mem } = this.egress;
     emitEthernet(mem, at, frame.buf, frame.srcOff, this.config.mac, 0, ETHERTYPE_ARP);
-    emitArp(mem, at + ETHERNET_HEADER, ARP_REPLY, this.config.mac, 0, arp.targetIp, arp.buf, arp.senderMacOff, arp.senderIp);
+    emitArp(
+      mem,
+      at + ETHERNET_HEADER,
+      ARP_REPLY,
+      this.config.mac,
+      0,
+      arp.targetIp,
+      arp.buf,
+      arp.senderMacOff,
+      arp.senderIp,
+    );
     this.egress.commit(port, at, ETHERNET_HEADER + ARP_LENGTH);
     this.stats.arpReplies++;
     return Drop.None;
@@ -276,7 +314,8 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
     if (isMartianSource(src, this, unspecified)) return Drop.Ip4Martian;
     if (src !== 0) {
       if (!this.network.contains(src)) return Drop.Ip4Martian;
-      if (!port.isNoted(src, frame.buf, frame.srcOff, now) && !this.#learn(port, src, frame.buf, frame.srcOff, now)) return Drop.Ip4WrongGuest;
+      if (!port.isNoted(src, frame.buf, frame.srcOff, now) && !this.#learn(port, src, frame.buf, frame.srcOff, now))
+        return Drop.Ip4WrongGuest;
     }
     port.shown(ip.totalLength);
     // A group's MAC carries only a group's or broadcast address, and the other way round (RFC 1122 3.3.6).
@@ -365,7 +404,12 @@ export class Stack implements LinkHost, GuestConnector, PortOwner, NeighbourSink
     return this.tcp.connect(src, guest, guestPort, now);
   }
 
-  unreachable(path: Path, code: number, c: { guest: IpAddress; guestPort: number; remote: IpAddress; remotePort: number; irs: number }, now: Millis): void {
+  unreachable(
+    path: Path,
+    code: number,
+    c: { guest: IpAddress; guestPort: number; remote: IpAddress; remotePort: number; irs: number },
+    now: Millis,
+  ): void {
     this.icmp.tcpUnreachable(path, code, c, now);
   }
 

@@ -12,11 +12,21 @@ import type { Slab } from '../base/slab.ts';
 import { IpAddress, isMartianV4 } from '../ip/address.ts';
 import { UNREACHABLE_HOST, UNREACHABLE_NET, UNREACHABLE_PROHIBITED } from '../ip/icmp.ts';
 import { type Ipv4View, PROTO_TCP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
-import { Connection, type SegmentSink, type TcpEnv } from '../tcp/connection.ts';
+import { Connection } from '../tcp/connection.ts';
+import type { SegmentSink, TcpEnv } from '../tcp/env.ts';
 import { CloseReason, RefuseReason, type TcpFlow } from '../tcp/flow.ts';
 import { input, Verdict } from '../tcp/input.ts';
 import type { TcpLimits } from '../tcp/limits.ts';
-import { emitTcpHeader, FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, SegmentView, TCP_HEADER, TCP_HEADER_MAX } from '../tcp/segment.ts';
+import {
+  emitTcpHeader,
+  FLAG_ACK,
+  FLAG_FIN,
+  FLAG_RST,
+  FLAG_SYN,
+  SegmentView,
+  TCP_HEADER,
+  TCP_HEADER_MAX,
+} from '../tcp/segment.ts';
 import { State } from '../tcp/state.ts';
 import type { TcpStats } from '../tcp/stats.ts';
 import { WindowBudget } from '../tcp/window-budget.ts';
@@ -183,7 +193,17 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     const ack = (seg.flags & FLAG_ACK) !== 0;
     const flags = ack ? FLAG_RST : FLAG_RST | FLAG_ACK;
     const { mem } = this.slab;
-    emitTcpHeader(mem, off, seg.dstPort, seg.srcPort, ack ? seg.segAck : 0, ack ? 0 : seg.segSeq + seg.segLen, TCP_HEADER, flags, 0);
+    emitTcpHeader(
+      mem,
+      off,
+      seg.dstPort,
+      seg.srcPort,
+      ack ? seg.segAck : 0,
+      ack ? 0 : seg.segSeq + seg.segLen,
+      TCP_HEADER,
+      flags,
+      0,
+    );
     this.stats.resetsToGuest++;
     this.#finish(path, off, TCP_HEADER, src, dst);
   }
@@ -321,7 +341,9 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   /** RFC 6528: a 4-microsecond clock and a keyed hash of the 4-tuple. */
   isn(c: Connection, now: Millis): number {
     const ports = (c.guestPort << 16) | c.remotePort;
-    const high = c.guest.isV4 ? 0 : this.#isnHash.hash4(c.guest.w0 ^ c.remote.w0, c.guest.w1, c.guest.w2, c.remote.w1 ^ c.remote.w2);
+    const high = c.guest.isV4
+      ? 0
+      : this.#isnHash.hash4(c.guest.w0 ^ c.remote.w0, c.guest.w1, c.guest.w2, c.remote.w1 ^ c.remote.w2);
     return (Math.floor(now * 250) + this.#isnHash.hash4(c.guest.w3, c.remote.w3, ports, high)) | 0;
   }
 
@@ -372,7 +394,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
 
   /** Ends every flow of a VM that is gone; owners hear of it in the turn that follows. */
   dropVm(port: VmPort): void {
-    for (const c of this.table.all()) if ((c.path as Path | undefined)?.port === port) c.close(CloseReason.VmGone, true);
+    for (const c of this.table.all())
+      if ((c.path as Path | undefined)?.port === port) c.close(CloseReason.VmGone, true);
     port.blocked.clear();
   }
 

@@ -9,7 +9,15 @@ import { ETHERNET_HEADER, ETHERTYPE_IPV4, emitEthernet } from '../ethernet/frame
 import { BROADCAST_MAC } from '../ethernet/mac.ts';
 import type { Neighbours } from '../ethernet/neighbours.ts';
 import { IpAddress } from '../ip/address.ts';
-import { DEFAULT_TTL, emitIpv4Header, IPV4_HEADER, type Ipv4View, isNetworkEdge, PROTO_UDP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
+import {
+  DEFAULT_TTL,
+  emitIpv4Header,
+  IPV4_HEADER,
+  type Ipv4View,
+  isNetworkEdge,
+  PROTO_UDP,
+  pseudoHeaderSumV4,
+} from '../ip/ipv4.ts';
 import { emitUdpHeader, UDP_HEADER, UDP_MAX_PAYLOAD, UdpView } from '../ip/udp.ts';
 import type { EgressWriter } from './egress.ts';
 import type { IcmpLayer } from './icmp-layer.ts';
@@ -53,7 +61,15 @@ export class UdpLayer implements DatagramSender {
     this.#ports = ports;
     this.#acceptor = acceptor;
     const none = IpAddress.v4(0);
-    this.#meta = { vm: undefined as unknown as LinkPort, macBuf: egress.mem, macOff: 0, src: none, srcPort: 0, dst: none, dstPort: 0 };
+    this.#meta = {
+      vm: undefined as unknown as LinkPort,
+      macBuf: egress.mem,
+      macOff: 0,
+      src: none,
+      srcPort: 0,
+      dst: none,
+      dstPort: 0,
+    };
   }
 
   /** Puts a service behind a port of the gateway. */
@@ -66,7 +82,11 @@ export class UdpLayer implements DatagramSender {
     const drop = udp.wrap(ip.buf, ip.payloadOff, ip.end);
     if (drop !== Drop.None) return drop;
     const { src, dst } = ip;
-    const bad = udp.verify(pseudoHeaderSumV4(src, dst, PROTO_UDP, udp.length), ip.buf === this.#egress.mem ? this.#egress.summer : undefined, false);
+    const bad = udp.verify(
+      pseudoHeaderSumV4(src, dst, PROTO_UDP, udp.length),
+      ip.buf === this.#egress.mem ? this.#egress.summer : undefined,
+      false,
+    );
     if (bad !== Drop.None) return bad;
     const dhcp = udp.dstPort === DHCP_SERVER_PORT && udp.srcPort === DHCP_CLIENT_PORT;
     const toGateway = dst === this.#config.gateway;
@@ -142,12 +162,29 @@ export class UdpLayer implements DatagramSender {
   }
 
   /** The guest's MAC is not known: the packet waits for ARP, bounded. */
-  #hold(src: number, srcPort: number, guest: number, dstPort: number, buf: Uint8Array, off: number, len: number, now: Millis): boolean {
+  #hold(
+    src: number,
+    srcPort: number,
+    guest: number,
+    dstPort: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    now: Millis,
+  ): boolean {
     const total = UDP_HEADER + len;
     const packet = new Uint8Array(IPV4_HEADER + total);
     emitIpv4Header(packet, 0, packet.length, 0, 0, DEFAULT_TTL, PROTO_UDP, src, guest);
     copyBytes(buf, off, packet, IPV4_HEADER + UDP_HEADER, len);
-    emitUdpHeader(packet, IPV4_HEADER, srcPort, dstPort, len, pseudoHeaderSumV4(src, guest, PROTO_UDP, total), sumBytes(buf, off, len));
+    emitUdpHeader(
+      packet,
+      IPV4_HEADER,
+      srcPort,
+      dstPort,
+      len,
+      pseudoHeaderSumV4(src, guest, PROTO_UDP, total),
+      sumBytes(buf, off, len),
+    );
     if (!this.#neighbours.hold(guest, packet, 0, packet.length, now)) {
       this.#stats.drops.add(Drop.ArpUnresolved);
       return false;
@@ -181,7 +218,15 @@ export class UdpLayer implements DatagramSender {
   }
 
   /** DHCP's answers: straight to a MAC, no ARP (RFC 2131 4.1). @param dstMac undefined: broadcast. */
-  sendDhcp(vmId: number, dstMac: Uint8Array | undefined, dstIp: number, dstPort: number, buf: Uint8Array, off: number, len: number): void {
+  sendDhcp(
+    vmId: number,
+    dstMac: Uint8Array | undefined,
+    dstIp: number,
+    dstPort: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+  ): void {
     const port = this.#ports.get(vmId);
     if (port === undefined) return;
     const total = UDP_HEADER + len;

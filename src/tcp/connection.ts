@@ -20,14 +20,13 @@
 
 import { type Millis, NEVER } from '../base/clock.ts';
 import type { Deadlined } from '../base/deadline-queue.ts';
-import type { Slab } from '../base/slab.ts';
 import type { IpAddress } from '../ip/address.ts';
 import { Assembler } from './assembler.ts';
 import type { CongestionControl } from './congestion.ts';
-import { Cubic } from './cubic.ts';
+import type { TcpEnv } from './env.ts';
 import { CloseReason, type FlowOwner, type RefuseReason, type TcpFlow, type VmRef } from './flow.ts';
-import { DEFAULT_MSS_V4, DEFAULT_MSS_V6, MAX_WND_SHIFT, RCV_WND_SHIFT, type TcpLimits } from './limits.ts';
-import { NewReno } from './new-reno.ts';
+import { newCongestion, takeSyn } from './handshake.ts';
+import { RCV_WND_SHIFT } from './limits.ts';
 import { output, sendReset, sendSyn, sendSynAck } from './output.ts';
 import { ReceiveBuffer } from './receive-buffer.ts';
 import { RttEstimator } from './rtt.ts';
@@ -35,45 +34,17 @@ import type { SegmentView } from './segment.ts';
 import { SendBuffer } from './send-buffer.ts';
 import { SentQueue } from './sent-queue.ts';
 import { type Seq, seqAdd } from './seq.ts';
-import { canReceive, canSend, EVENT_CLOSED, EVENT_ESTABLISHED, EVENT_READABLE, EVENT_WRITABLE, Recovery, State } from './state.ts';
-import type { TcpStats } from './stats.ts';
+import {
+  canReceive,
+  canSend,
+  EVENT_CLOSED,
+  EVENT_ESTABLISHED,
+  EVENT_READABLE,
+  EVENT_WRITABLE,
+  Recovery,
+  State,
+} from './state.ts';
 import { earliest, onDeadline } from './timers.ts';
-import type { WindowBudget } from './window-budget.ts';
-
-/** Where segments go: the stack's egress. */
-export interface SegmentSink {
-  /**
-   * Room for a TCP header, options and payload of `len` bytes together.
-   * @returns the offset of the TCP header in the slab's memory, or -1 if the link does not drain; the connection is then
-   *   woken again when it does.
-   */
-  reserve(c: Connection, len: number): number;
-  /** Sends what was written there: fills in the TCP checksum and the headers below. */
-  commit(c: Connection, off: number, len: number): void;
-  /** ICMP unreachable instead of a reset, for a SYN that the host could not follow. */
-  unreachable(c: Connection, reason: RefuseReason, now: Millis): void;
-}
-
-/** What all connections of a stack share. */
-export interface TcpEnv {
-  readonly slab: Slab;
-  readonly limits: TcpLimits;
-  readonly stats: TcpStats;
-  readonly windows: WindowBudget;
-  readonly sink: SegmentSink;
-  /** Puts the connection on the list of those whose `turn` is due; idempotent. */
-  wake(c: Connection): void;
-  /** The connection is over: take it out of the flow table. */
-  gone(c: Connection): void;
-  /** Tells the deadline queue that this connection's deadline may have changed. */
-  arm(c: Connection): void;
-  /** Initial sequence number for this 4-tuple (RFC 6528). */
-  isn(c: Connection, now: Millis): Seq;
-  /** Entry into TIME-WAIT: their number is capped, the oldest goes first. */
-  timeWait(c: Connection): void;
-  /** No longer an open in progress (pending, SYN-SENT or SYN-RECEIVED). */
-  opened(c: Connection): void;
-}
 
 export class Connection implements TcpFlow, Deadlined {
   readonly env: TcpEnv;
@@ -266,41 +237,8 @@ export class Connection implements TcpFlow, Deadlined {
   /** A guest's SYN: nothing is sent until the owner accepts or refuses. */
   openPassive(seg: SegmentView, now: Millis): void {
     this.state = State.SynPending;
-    this.takeSyn(seg, now);
+    takeSyn(this, seg, now);
     this.lifeDeadline = now + this.env.limits.synPendingMs;
-  }
-
-  /** Options and numbers of the peer's SYN (or SYN-ACK), RFC 9293 3.7.1, RFC 7323 2.2. */
-  takeSyn(seg: SegmentView, now: Millis): void {
-    const { limits } = this.env;
-    this.irs = seg.segSeq;
-    this.synData = seg.payloadLen;
-    this.rcvNxt = seqAdd(seg.segSeq, 1);
-    this.rcvAdv = this.rcvNxt;
-    this.lastAckSent = this.rcvNxt;
-    this.tsOk = seg.hasTs;
-    if (seg.hasTs) {
-      this.tsRecent = seg.tsVal;
-      this.tsRecentAt = now;
-    }
-    this.sackOk = seg.sackPermitted;
-    this.wndScaleOk = seg.wndShift >= 0;
-    this.sndWndShift = this.wndScaleOk ? Math.min(seg.wndShift, MAX_WND_SHIFT) : 0;
-    this.rcvWndShift = this.wndScaleOk ? RCV_WND_SHIFT : 0;
-    if (!this.wndScaleOk) this.rcv.target = Math.min(this.rcv.target, 65_535);
-    this.sndWnd = seg.segWnd;
-    this.sndWndMax = seg.segWnd;
-    this.sndWl1 = seg.segSeq;
-    this.firstWnd = seg.segWnd;
-    const peerMss = seg.mss < 0 ? (this.guest.isV4 ? DEFAULT_MSS_V4 : DEFAULT_MSS_V6) : Math.max(seg.mss, limits.mssFloor);
-    this.effSndMss = Math.min(peerMss, this.linkMss);
-    if (seg.segWnd > 0) this.limitMss(seg.segWnd);
-    this.cc = newCongestion(limits, this.effSndMss);
-  }
-
-  /** No segment above half of the guest's first window: a receiver that waits for more would stall (slirp4netns #128). */
-  limitMss(firstWindow: number): void {
-    this.effSndMss = Math.min(this.effSndMss, Math.max(this.env.limits.mssFloor, DEFAULT_MSS_V4, firstWindow >>> 1));
   }
 
   accept(now: Millis): void {
@@ -519,7 +457,8 @@ export class Connection implements TcpFlow, Deadlined {
         return;
       }
       if (events & EVENT_ESTABLISHED) owner.onEstablished(now);
-      if (events & EVENT_READABLE && (this.rcv.ring.used > 0 || this.finReceived) && !this.rcv.pinned) owner.onReadable(now);
+      if (events & EVENT_READABLE && (this.rcv.ring.used > 0 || this.finReceived) && !this.rcv.pinned)
+        owner.onReadable(now);
       if (events & EVENT_WRITABLE && this.wantWritable) {
         this.wantWritable = false;
         owner.onWritable(now);
@@ -546,8 +485,4 @@ export class Connection implements TcpFlow, Deadlined {
   tsClock(now: Millis): number {
     return (Math.floor(now) + this.tsOffset) | 0;
   }
-}
-
-function newCongestion(limits: TcpLimits, mss: number): CongestionControl {
-  return limits.congestion === 'cubic' ? new Cubic(mss) : new NewReno(mss);
 }

@@ -5,6 +5,7 @@
 import { type Millis, NEVER } from '../base/clock.ts';
 import type { Connection } from './connection.ts';
 import { CloseReason } from './flow.ts';
+import { limitMss, takeSyn } from './handshake.ts';
 import { challengeAck, markAllLost, sendSynAck } from './output.ts';
 import { onAck } from './recovery.ts';
 import { FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, type SegmentView } from './segment.ts';
@@ -52,7 +53,7 @@ function synPending(c: Connection, seg: SegmentView, now: Millis): Verdict {
   }
   if (seg.flags & FLAG_ACK) return Verdict.Reset;
   // The same SYN again waits with the first; another ISN is a guest that started anew, and takes its place (TCP-SYN-02, -15).
-  if (seg.flags & FLAG_SYN && seg.segSeq !== c.irs) c.takeSyn(seg, now);
+  if (seg.flags & FLAG_SYN && seg.segSeq !== c.irs) takeSyn(c, seg, now);
   return Verdict.Done;
 }
 
@@ -68,7 +69,7 @@ function synSent(c: Connection, seg: SegmentView, now: Millis): Verdict {
     return Verdict.Done;
   }
   if (!(seg.flags & FLAG_SYN)) return Verdict.Done;
-  c.takeSyn(seg, now);
+  takeSyn(c, seg, now);
   c.sndWl2 = c.sndUna;
   if (!ackOk) {
     // Simultaneous open: SYN-ACK with our original ISN.
@@ -125,7 +126,8 @@ function timeWait(c: Connection, seg: SegmentView, now: Millis): Verdict {
     challengeAck(c, now);
     return Verdict.Done;
   }
-  if (seg.flags & FLAG_FIN && seqAdd(seg.segSeq, seg.payloadLen + 1) === c.rcvNxt) c.lifeDeadline = now + c.env.limits.timeWaitMs;
+  if (seg.flags & FLAG_FIN && seqAdd(seg.segSeq, seg.payloadLen + 1) === c.rcvNxt)
+    c.lifeDeadline = now + c.env.limits.timeWaitMs;
   if (seg.segLen > 0 || seg.segSeq !== c.rcvNxt || seg.segAck !== c.sndNxt) {
     c.ackNow = true;
     c.env.wake(c);
@@ -157,14 +159,16 @@ function synchronized(c: Connection, seg: SegmentView, now: Millis): Verdict {
     // A closed window does not stop acknowledgements (RFC 9293 MUST-66), nor does data that is partly beyond it.
     stats.outOfWindow++;
     if (left < 0 && left + segLen <= 0 && seg.payloadLen > 0) noteDuplicate(c, seg);
-    if (seg.flags & FLAG_ACK && !(seg.flags & FLAG_SYN) && (left === 0 || (left > 0 && left <= wnd))) takeAckOnly(c, seg, now);
+    if (seg.flags & FLAG_ACK && !(seg.flags & FLAG_SYN) && (left === 0 || (left > 0 && left <= wnd)))
+      takeAckOnly(c, seg, now);
     answer(c, seg, now);
     return Verdict.Done;
   }
 
   // Second: RST, RFC 5961 3.2.
   if (seg.flags & FLAG_RST) {
-    const beyondSack = c.sackOk && c.assembler !== undefined && c.assembler.count > 0 && seg.segSeq === c.assembler.rightmost;
+    const beyondSack =
+      c.sackOk && c.assembler !== undefined && c.assembler.count > 0 && seg.segSeq === c.assembler.rightmost;
     if (left === 0 || beyondSack) {
       stats.resetsFromGuest++;
       c.close(c.state === State.SynReceived && c.active ? CloseReason.Refused : CloseReason.GuestReset, true);
@@ -240,7 +244,7 @@ function establish(c: Connection, now: Millis): void {
   c.opened();
   c.env.stats.established++;
   // A guest whose SYN showed no window shows its first one now.
-  if (c.firstWnd === 0 && c.sndWnd > 0) c.limitMss(c.sndWnd);
+  if (c.firstWnd === 0 && c.sndWnd > 0) limitMss(c, c.sndWnd);
   // More than the SYN's unscaled field could say is offered from the next segment on.
   if (c.wndScaleOk) c.rcv.raise(4 * c.linkMss);
   c.events |= EVENT_ESTABLISHED | EVENT_WRITABLE;
@@ -250,7 +254,8 @@ function establish(c: Connection, now: Millis): void {
 
 /** The ACK and window of a segment whose text cannot be taken. */
 function takeAckOnly(c: Connection, seg: SegmentView, now: Millis): void {
-  if (c.state === State.SynReceived || seqGt(seg.segAck, c.sndNxt) || seqLt(seg.segAck, seqAdd(c.sndUna, -c.sndWndMax))) return;
+  if (c.state === State.SynReceived || seqGt(seg.segAck, c.sndNxt) || seqLt(seg.segAck, seqAdd(c.sndUna, -c.sndWndMax)))
+    return;
   takeAck(c, seg, now);
 }
 
@@ -277,7 +282,14 @@ function takeAck(c: Connection, seg: SegmentView, now: Millis): void {
   }
 }
 
-function onAckAndAdvance(c: Connection, seg: SegmentView, ack: Seq, duplicate: boolean, data: number, now: Millis): void {
+function onAckAndAdvance(
+  c: Connection,
+  seg: SegmentView,
+  ack: Seq,
+  duplicate: boolean,
+  data: number,
+  now: Millis,
+): void {
   const acked = onAck(c, seg, ack, duplicate, now);
   if (acked <= 0) return;
   c.persistBackoff = 0;
@@ -291,7 +303,7 @@ function takeWindow(c: Connection, wnd: number): void {
   const was = c.sndWnd;
   c.sndWnd = wnd;
   if (wnd > c.sndWndMax) {
-    if (c.sndWndMax === 0) c.limitMss(wnd);
+    if (c.sndWndMax === 0) limitMss(c, wnd);
     c.sndWndMax = wnd;
   }
   if (was === 0 && wnd > 0) {
@@ -362,14 +374,20 @@ function takeText(c: Connection, seg: SegmentView, wnd: number, now: Millis): vo
   }
   if (len > 0) {
     if (at === 0 && (c.assembler === undefined || c.assembler.count === 0)) {
-      if (!c.rcv.store(0, seg.buf, off, len)) return refuseText(c);
+      if (!c.rcv.store(0, seg.buf, off, len)) {
+        refuseText(c);
+        return;
+      }
       c.rcv.advance(len);
       c.rcvNxt = seqAdd(c.rcvNxt, len);
       stats.bytesFromGuest += len;
       c.ackPending = true;
       c.unackedSegs++;
       c.events |= EVENT_READABLE;
-    } else if (!takeOutOfOrder(c, seg, seq, at, off, len)) return refuseText(c);
+    } else if (!takeOutOfOrder(c, seg, seq, at, off, len)) {
+      refuseText(c);
+      return;
+    }
   }
   if (c.finSeen && !c.finReceived) {
     c.ackNow = true;

@@ -149,7 +149,8 @@ function sendNew(c: Connection, now: Millis): boolean {
     const fin = last && c.finQueued && wndRoom > len;
     if (len === 0 && !fin) return true;
     const flags = FLAG_ACK | (last ? FLAG_PSH : 0) | (fin ? FLAG_FIN : 0);
-    if (c.recovery === Recovery.Open && c.sndNxt === c.sndUna && now - c.lastSendAt > c.rtt.rto && c.rtt.srtt > 0) restartIdle(c);
+    if (c.recovery === Recovery.Open && c.sndNxt === c.sndUna && now - c.lastSendAt > c.rtt.rto && c.rtt.srtt > 0)
+      restartIdle(c);
     if (!sendSegment(c, c.sndNxt, len, flags, now)) return false;
     c.prrOut += len;
     c.bytesToGuest += len;
@@ -187,7 +188,14 @@ function armSendTimers(c: Connection, now: Millis): void {
     }
     c.persistDeadline = NEVER;
     if (c.rtoDeadline === NEVER) c.rtoDeadline = now + c.rtt.rto;
-    if (c.ptoDeadline === NEVER && c.sackOk && c.recovery === Recovery.Open && !c.tlpOut && c.sackedBytes === 0 && c.rtt.srtt > 0) {
+    if (
+      c.ptoDeadline === NEVER &&
+      c.sackOk &&
+      c.recovery === Recovery.Open &&
+      !c.tlpOut &&
+      c.sackedBytes === 0 &&
+      c.rtt.srtt > 0
+    ) {
       // RFC 8985 7.2; the floor keeps a busy host's scheduling from looking like loss.
       const flightOne = c.sent.count === 1 ? 200 : 0;
       const pto = Math.max(2 * c.rtt.srtt, 50) + flightOne;
@@ -206,7 +214,10 @@ function armSendTimers(c: Connection, now: Millis): void {
 
 /** RFC 9293 SHLD-29, SHLD-30. */
 export function persistInterval(c: Connection): Millis {
-  return Math.min(Math.max(c.rtt.rto, c.env.limits.rtoMinMs) * 2 ** Math.min(c.persistBackoff, 16), c.env.limits.persistMaxMs);
+  return Math.min(
+    Math.max(c.rtt.rto, c.env.limits.rtoMinMs) * 2 ** Math.min(c.persistBackoff, 16),
+    c.env.limits.persistMaxMs,
+  );
 }
 
 // --- Segments.

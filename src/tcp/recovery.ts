@@ -47,7 +47,8 @@ export function onAck(c: Connection, seg: SegmentView, ack: Seq, duplicate: bool
   if (c.recovery !== Recovery.Open || c.sackedBytes > 0 || c.dupAcks > 0) detectLoss(c, acked > 0, now);
   if (c.recovery !== Recovery.Open && seqGeq(ack, c.recover) && acked > 0) leaveRecovery(c);
   if (c.recovery === Recovery.Fast) proportionalRate(c, delivered);
-  else if (acked > 0 && (c.cwndLimited || c.recovery === Recovery.Loss)) c.cc.onAck(acked, c.effSndMss, c.rtt.srtt, now);
+  else if (acked > 0 && (c.cwndLimited || c.recovery === Recovery.Loss))
+    c.cc.onAck(acked, c.effSndMss, c.rtt.srtt, now);
   return acked;
 }
 
@@ -138,7 +139,11 @@ function rackDelivered(c: Connection, seg: SegmentView, xmitAt: Millis, end: Seq
 
 /** RFC 8985 6.2 step 4: how much reordering is waited for. */
 function reorderWindow(c: Connection): Millis {
-  if (!c.rackReordering && (c.recovery !== Recovery.Open || c.sackedBytes >= DUP_THRESH * c.effSndMss || sackedSegments(c) >= DUP_THRESH)) return 0;
+  if (
+    !c.rackReordering &&
+    (c.recovery !== Recovery.Open || c.sackedBytes >= DUP_THRESH * c.effSndMss || sackedSegments(c) >= DUP_THRESH)
+  )
+    return 0;
   const min = c.rtt.minRtt === Number.POSITIVE_INFINITY ? c.rtt.srtt : c.rtt.minRtt;
   return Math.min((min / 4) * c.rackReoWndMult, c.rtt.srtt);
 }
@@ -216,7 +221,8 @@ function proportionalRate(c: Connection, delivered: number): void {
   const inFlight = pipe(c);
   c.prrDelivered += delivered;
   let allowed: number;
-  if (inFlight > c.cc.ssthresh) allowed = Math.ceil((c.prrDelivered * c.cc.ssthresh) / Math.max(1, c.recoverFs)) - c.prrOut;
+  if (inFlight > c.cc.ssthresh)
+    allowed = Math.ceil((c.prrDelivered * c.cc.ssthresh) / Math.max(1, c.recoverFs)) - c.prrOut;
   else allowed = Math.min(c.cc.ssthresh - inFlight, Math.max(c.prrDelivered - c.prrOut, delivered) + mss);
   // The first retransmission of an episode is never held back.
   if (c.prrOut === 0) allowed = Math.max(allowed, mss);
@@ -253,7 +259,8 @@ function undo(c: Connection): void {
 function tailProbeAnswered(c: Connection, ack: Seq, dsack: boolean, now: Millis): void {
   if (!c.tlpOut || seqLt(ack, c.tlpEnd)) return;
   c.tlpOut = false;
-  if (c.tlpIsRetrans && !dsack && c.recovery === Recovery.Open && seqGt(ack, c.tlpEnd)) c.cc.onLoss((c.sndNxt - c.sndUna) | 0, c.effSndMss, now);
+  if (c.tlpIsRetrans && !dsack && c.recovery === Recovery.Open && seqGt(ack, c.tlpEnd))
+    c.cc.onLoss((c.sndNxt - c.sndUna) | 0, c.effSndMss, now);
 }
 
 /** RFC 8985 7.3: the end of what is in flight, for the probe. */

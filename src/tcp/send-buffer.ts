@@ -89,7 +89,9 @@ export class SendBuffer {
     const limit = Math.min(this.#slab.growthLimit, this.#max);
     const need = Math.min(want, limit);
     if (this.#lent || need <= this.ring.cap) return;
-    const size = Slab.blockSize(Math.max(need, Math.min(Math.max(this.ring.cap * 2, this.#hint), limit), SLAB_MIN_BLOCK));
+    const size = Slab.blockSize(
+      Math.max(need, Math.min(Math.max(this.ring.cap * 2, this.#hint), limit), SLAB_MIN_BLOCK),
+    );
     let off = this.#slab.alloc(size);
     let got = size;
     if (off < 0 && Slab.blockSize(need) < size) {

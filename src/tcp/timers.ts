@@ -24,7 +24,10 @@ export function earliest(c: Connection): Millis {
 
 /** Does what is due. */
 export function onDeadline(c: Connection, now: Millis): void {
-  if (now >= c.lifeDeadline) return onLife(c, now);
+  if (now >= c.lifeDeadline) {
+    onLife(c, now);
+    return;
+  }
   if (now >= c.delackDeadline) {
     c.delackDeadline = NEVER;
     c.ackNow = true;

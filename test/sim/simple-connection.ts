@@ -189,7 +189,7 @@ export class SimpleConnection implements SimEnd {
 
   abort(): void {
     if (this.finished) return;
-    if (this.#irs !== 0 || !this.#active || this.established) this.#send(RST | ACK, this.#max, NONE);
+    if (this.#rcvNxt > 0) this.#send(RST | ACK, this.#max, NONE);
     this.#end('aborted', 'own');
   }
 
@@ -216,7 +216,7 @@ export class SimpleConnection implements SimEnd {
     const end = off + s.payload.length;
     if (s.flags & RST) {
       if (this.finished) return;
-      if (off === this.#rcvNxt) this.#end(this.sawEof && this.shut ? 'clean' : 'reset', 'peer');
+      if (off === this.#rcvNxt) this.#end('reset', 'peer');
       else if (off > this.#rcvNxt && off < this.#advEdge) this.#sendAck();
       return;
     }
@@ -341,7 +341,10 @@ export class SimpleConnection implements SimEnd {
     const before = this.#rcvNxt;
     const lo = Math.max(off, this.#rcvNxt);
     const hi = Math.min(end, this.#advEdge);
-    if (s.payload.length > 0 && (hi <= lo || this.#isHeld(lo, hi))) this.#dsack = [off, Math.min(end, Math.max(hi, off))];
+    if (s.payload.length > 0) {
+      if (off < this.#rcvNxt) this.#dsack = [off, Math.min(end, this.#rcvNxt)];
+      else if (this.#isHeld(lo, hi)) this.#dsack = [lo, hi];
+    }
     if (hi > lo) this.#hold(lo, hi);
     if (fin === 1 && (end <= this.#advEdge || end === this.#rcvNxt)) this.#finAt = end;
     while (this.#held.length > 0 && this.#held[0]![0] <= this.#rcvNxt) {
@@ -349,8 +352,7 @@ export class SimpleConnection implements SimEnd {
     }
     if (this.#finAt === this.#rcvNxt) this.#rcvNxt++;
     const inOrder = off <= before && this.#rcvNxt > before && this.#held.length === 0 && fin === 0;
-    this.#take();
-    if (this.finished && this.outcome !== 'clean') return;
+    this.#take(false);
     if (!inOrder || ++this.#ackWaits >= this.#o.ackEvery) this.#sendAck();
     else if (this.#ackAt === NEVER) {
       this.#ackAt = this.#machine.timeline.now + DELACK_MS;
@@ -400,7 +402,7 @@ export class SimpleConnection implements SimEnd {
     return this.#rcvNxt - 1 - (this.#finAt >= 0 && this.#rcvNxt > this.#finAt ? 1 : 0);
   }
 
-  #take(): void {
+  #take(tell = true): void {
     if (this.finished) return;
     const n = Math.min(this.#inOrder - this.#taken, this.#allowance);
     if (n > 0) {
@@ -411,7 +413,7 @@ export class SimpleConnection implements SimEnd {
       this.sawEof = true;
       this.#pair.checkEof(this);
     }
-    if (this.established && this.#window() - (this.#advEdge - this.#rcvNxt) >= this.#worthwhile()) this.#sendAck();
+    if (tell && this.established && this.#window() - (this.#advEdge - this.#rcvNxt) >= this.#worthwhile()) this.#sendAck();
     if (this.#una === this.written + 2 && this.sawEof && this.outcome === 'open') this.#end('clean', '');
   }
 
@@ -493,14 +495,14 @@ export class SimpleConnection implements SimEnd {
     }
     const waits = this.#nxt < end || (this.shut && this.#una < end + 1);
     if (this.#una < this.#max || waits) {
-      if (this.#rtoAt === NEVER) this.#rtoAt = now + this.#rto * 2 ** this.#backoff;
+      if (this.#rtoAt === NEVER) this.#rtoAt = now + Math.min(this.#rto * 2 ** this.#backoff, MAX_RTO_MS);
     } else this.#rtoAt = NEVER;
     this.#arm();
   }
 
   #sendData(off: number, n: number, fin: boolean): void {
     const payload = new Uint8Array(n);
-    this.#pair[this.#toStream].fill(payload, 0, n, off - 1);
+    this.#pair.toHost.fill(payload, 0, n, off - 1);
     if (off < this.#max) {
       this.resent++;
       this.#timed = -1;
@@ -510,8 +512,6 @@ export class SimpleConnection implements SimEnd {
     }
     this.#send(ACK | (n > 0 ? PSH : 0) | (fin ? FIN : 0), off, payload);
   }
-
-  readonly #toStream = 'toHost';
 
   #resendFirst(): void {
     const end = 1 + this.written;
@@ -550,10 +550,7 @@ export class SimpleConnection implements SimEnd {
       this.#cwnd = this.#sendMss;
     }
     this.#pump();
-    this.#rtoAt = now(this) + Math.min(this.#rto * 2 ** this.#backoff, MAX_RTO_MS);
-    function now(c: SimpleConnection): number {
-      return c.#machine.timeline.now;
-    }
+    this.#rtoAt = this.#machine.timeline.now + Math.min(this.#rto * 2 ** this.#backoff, MAX_RTO_MS);
   }
 
   #arm(): void {
