@@ -89,7 +89,9 @@ t.test('docs/metrics.md has every metric with its type, and no other', async (t)
   t.ok(exposed.size > 100 && exposed.has('isthmus_build_info'), `${exposed.size} metrics found`);
 
   const documented = new Map<string, string>();
-  for (const [, name, type, meaning] of read('docs/metrics.md').matchAll(/^\| `(isthmus_\w+)` \| (\w+) \| (.*) \|$/gm)) {
+  for (const [, name, type, meaning] of read('docs/metrics.md').matchAll(
+    /^\| `(isthmus_\w+)` \| (\w+) \| (.*) \|$/gm,
+  )) {
     t.notOk(documented.has(name!), `${name} once`);
     t.match(meaning, /\.$/, `${name}: a sentence`);
     documented.set(name!, type!);
@@ -127,7 +129,10 @@ t.test('every counter is counted somewhere: one that nothing moves would tell a 
 t.test('docs/metrics.md has every drop code, says which are not counted, and has no other', (t) => {
   const table = rows(read('docs/metrics.md'), 'Reasons for drops');
   t.strictSame(table.map(([name]) => name).sort(), DROP_NAMES.slice(1).toSorted());
-  const used = folders.filter((folder) => folder !== 'guest').map(textOf).join('\n');
+  const used = folders
+    .filter((folder) => folder !== 'guest')
+    .map(textOf)
+    .join('\n');
   for (const [name, meaning] of table) {
     const counted = new RegExp(`\\bDrop\\.${name}\\b`).test(used);
     t.equal(/\*Not counted\*/.test(meaning!), !counted, `${name} is ${counted ? '' : 'not '}counted`);
@@ -139,13 +144,18 @@ t.test('docs/metrics.md has every drop code, says which are not counted, and has
 t.test('README.md has every exit code, every built-in name, and no option that does not exist', (t) => {
   const readme = read('README.md');
   const codes = [...readme.matchAll(/^\| (\d+) \| /gm)].map(([, code]) => Number(code));
-  t.strictSame(codes, Object.values(ExitCode).toSorted((a, b) => a - b));
+  t.strictSame(
+    codes,
+    Object.values(ExitCode).toSorted((a, b) => a - b),
+  );
   for (const name of [...HOST_NAMES, ...GATEWAY_NAMES]) t.ok(readme.includes(`\`${name}\``), name);
   const known = new Set<string>([...OPTION_NAMES, 'help', 'version', 'print-config', 'json']);
   for (const path of documents) {
     // In a block: lines of an `isthmus` command. In a line of text: code that begins with the flag.
     const text = read(path);
-    const commands = [...text.matchAll(/^isthmus (?:[^\n]*\\\n)*[^\n]*/gm), ...text.matchAll(/`isthmus [^`]*`/g)].join('\n');
+    const commands = [...text.matchAll(/^isthmus (?:[^\n]*\\\n)*[^\n]*/gm), ...text.matchAll(/`isthmus [^`]*`/g)].join(
+      '\n',
+    );
     const inline = [...text.matchAll(/`(--[^`]*)`/g)].map(([, code]) => code).join('\n');
     for (const [, flag] of `${commands}\n${inline}`.matchAll(/(?<![\w-])--([a-z][a-z-]*)/g)) {
       t.ok(known.has(flag!), `${path}: --${flag}`);
@@ -208,7 +218,8 @@ t.test('decision records are numbered without a gap, have their three parts, and
   adrs.sort().forEach((name, i) => {
     t.ok(name.startsWith(String(i + 1).padStart(4, '0')), `${name} is number ${i + 1}`);
     const text = read(`docs/adr/${name}`);
-    for (const part of ['## Context', '## Decision', '## Consequences']) t.ok(text.includes(`\n${part}\n`), `${name}: ${part}`);
+    for (const part of ['## Context', '## Decision', '## Consequences'])
+      t.ok(text.includes(`\n${part}\n`), `${name}: ${part}`);
     t.ok(list.includes(`](${name})`), `${name} is listed`);
     t.ok(text.split('\n').length <= 70, `${name} is one page`);
   });

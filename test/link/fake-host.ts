@@ -1,10 +1,12 @@
 // A stack that records what links tell it, and can echo; and the VM's side of a link: framing, waiting, connecting.
 
 import net from 'node:net';
+import { parseVmUrl } from '../../src/daemon/vm-url.ts';
 import { HostClock, HostTimers } from '../../src/host/host-clock.ts';
 import { createPacketMemory } from '../../src/host/packet-memory.ts';
 import type { FrameFormat } from '../../src/link/framing.ts';
 import type { Identities, Identity } from '../../src/link/handshake.ts';
+import type { LinkUrl } from '../../src/link/link-url.ts';
 import type { LinkContext } from '../../src/link/vm-link.ts';
 import type { Egress, LinkHost, LinkInfo, LinkPort } from '../../src/stack/ports.ts';
 
@@ -231,4 +233,14 @@ export function preferredCommand(uuid: string, address: number): Buffer {
   out[0] = 8;
   out.writeInt32LE(address | 0, 37);
   return out;
+}
+
+/** `qemu:/path`, `vpnkit:fd:3` and the like, as the listener wants it. */
+export function linkUrl(text: string): LinkUrl {
+  const { framing, transport } = parseVmUrl(text);
+  return {
+    text,
+    format: framing,
+    place: transport.kind === 'listen' ? { kind: 'path', path: transport.path } : transport,
+  };
 }

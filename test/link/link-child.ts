@@ -1,13 +1,11 @@
 // Run by inherited-fd.test: one listener on an inherited descriptor or stdio, which echoes frames. Says what happens on stderr.
 
-import { parseLinkUrl } from '../../src/link/link-url.ts';
 import { LinkListener } from '../../src/link/listener.ts';
-import { makeWorld } from './fake-host.ts';
+import { linkUrl, makeWorld } from './fake-host.ts';
 
 const world = makeWorld();
 world.host.echo = true;
-const url = parseLinkUrl(process.argv[2] ?? '');
-if (typeof url === 'string') throw new Error(url);
+const url = linkUrl(process.argv[2] ?? '');
 const say = (text: string) => process.stderr.write(`${text}\n`);
 // Until the only connection has ended, or SIGTERM.
 const alive = setInterval(() => {}, 1000);

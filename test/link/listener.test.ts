@@ -7,12 +7,12 @@ import type { Timers } from '../../src/host/host-clock.ts';
 import { OperatorError } from '../../src/host/operator-error.ts';
 import { BATCH_BLOCK_BYTES, keptBlockBytes } from '../../src/link/frame-writer.ts';
 import { type FrameFormat, readBlockBytes } from '../../src/link/framing.ts';
-import { parseLinkUrl } from '../../src/link/link-url.ts';
 import { LinkListener, type ListenerOptions } from '../../src/link/listener.ts';
 import {
   ethernetCommand,
   framed,
   initMessage,
+  linkUrl,
   makeWorld,
   pattern,
   preferredCommand,
@@ -30,8 +30,7 @@ function scratch(t: Test): string {
 
 async function listening(t: Test, format: FrameFormat, world: World, options: Partial<ListenerOptions> = {}) {
   const path = join(scratch(t), 'vm.sock');
-  const url = parseLinkUrl(`${format}:${path}`);
-  if (typeof url === 'string') throw new Error(url);
+  const url = linkUrl(`${format}:${path}`);
   const listener = new LinkListener({ url, mtu: format === 'qemu' ? 65_520 : 1500, ...options }, world);
   t.teardown(() => listener.close());
   await listener.listen();
@@ -407,8 +406,7 @@ t.test('vsock: a hypervisor forwards the guest-dialled port to uds_path_PORT in 
   const dir = scratch(t);
   const port = 6655;
   const path = join(dir, `v.sock_${port}`);
-  const url = parseLinkUrl(`vpnkit:${path}`);
-  if (typeof url === 'string') throw new Error(url);
+  const url = linkUrl(`vpnkit:${path}`);
   const listener = new LinkListener({ url, mtu: 1500 }, world);
   t.teardown(() => listener.close());
   await listener.listen();
