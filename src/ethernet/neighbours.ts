@@ -4,6 +4,7 @@
 //   (none) --hold--> Incomplete --learn--> Reachable --60 s unheard and used--> Probing --learn--> Reachable
 //                        '------------- 3 requests, 1 s apart, unanswered --------'--> (none), the sink is told
 
+import { copyBytes } from '../base/bytes.ts';
 import { type Millis, NEVER } from '../base/clock.ts';
 import { copyMac, equalMac, MAC_LENGTH } from './mac.ts';
 
@@ -157,7 +158,9 @@ export class Neighbours {
       return false;
     }
     // Copy: it outlives the call; rare, as a guest is known from its first frame on.
-    n.held.push(buf.slice(off, off + len));
+    const packet = new Uint8Array(len);
+    copyBytes(buf, off, packet, 0, len);
+    n.held.push(packet);
     this.heldBytes += len;
     return true;
   }

@@ -202,8 +202,8 @@ export class EmbeddedGuest {
   }
 
   /** Gives the lease back; the guest has no address after it. */
-  dhcpRelease(): void {
-    this.#dhcp.release();
+  dhcpRelease(): Promise<void> {
+    return this.#dhcp.release();
   }
 
   /** Tells the server that somebody else uses the address, and asks for another. */

@@ -100,12 +100,21 @@ export class GuestDhcp implements Pollable {
     return this.#askWithLease((now) => this.#client.decline(now), timeoutMs);
   }
 
-  /** Gives the lease back; the interface has no address after it. */
-  release(): void {
-    const now = this.#clock.now();
-    this.#client.release(now);
-    this.#stack.endTurn(now);
-    this.#lost();
+  /**
+   * Gives the lease back; the interface has no address after it. The message is a unicast (RFC 2131 table 4), so it waits for ARP:
+   * without it the address would be gone before the message could leave.
+   */
+  release(): Promise<void> {
+    const server = this.#client.lease?.server;
+    if (server === undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#stack.whenResolved(server, this.#clock.now(), () => {
+        const now = this.#clock.now();
+        this.#client.release(now);
+        this.#lost();
+        resolve();
+      });
+    });
   }
 
   /** The link is gone. */

@@ -309,7 +309,22 @@ export class GuestStack implements NeighbourSink, ReassemblySink, GuestTcpUplink
   resolve(hop: NextHop): void {
     // An empty packet stands for the connections that wait; `sendHeld` gets it back.
     if (this.#neighbours.hold(hop.ip, NO_MAC, 0, 0, this.#now)) this.#neighbours.poll(this.#now);
-    else this.tcp.hopFailed(hop);
+    else {
+      this.tcp.hopFailed(hop);
+      hop.settle();
+    }
+  }
+
+  /** Calls back once it is known whether `dst` can be reached on this network; at once where it is known already. */
+  whenResolved(dst: number, now: Millis, callback: (known: boolean) => void): void {
+    this.#now = now;
+    const hop = this.route(dst);
+    if (hop === undefined || hop.known) {
+      callback(hop !== undefined);
+      return;
+    }
+    hop.listeners.push(callback);
+    this.resolve(hop);
   }
 
   #learn(ip: number, mac: Uint8Array, macOff: number, now: Millis): void {
@@ -339,6 +354,7 @@ export class GuestStack implements NeighbourSink, ReassemblySink, GuestTcpUplink
     if (hop === undefined) return;
     hop.known = false;
     this.tcp.hopFailed(hop);
+    hop.settle();
   }
 
   onReassemblyTimeout(): void {

@@ -12,6 +12,8 @@ export class NextHop {
   known = false;
   /** Connections that wait for `mac`. */
   waiting: Connection[] = [];
+  /** Others who wait: told whether `mac` is known now. */
+  listeners: ((known: boolean) => void)[] = [];
 
   constructor(ip: number) {
     this.ip = ip;
@@ -20,5 +22,13 @@ export class NextHop {
   learn(mac: Uint8Array, macOff: number): void {
     copyMac(mac, macOff, this.mac, 0);
     this.known = true;
+    this.settle();
+  }
+
+  /** Resolution is over, one way or the other. */
+  settle(): void {
+    const listeners = this.listeners;
+    this.listeners = [];
+    for (const listener of listeners) listener(this.known);
   }
 }

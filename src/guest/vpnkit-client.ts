@@ -62,7 +62,7 @@ export class VpnkitClient {
     const at = off + used;
     used += RESPONSE_BYTES;
     if (buf[at] === RESPONSE_VIF) {
-      const mac = buf.slice(at + 5, at + 11);
+      const mac = Uint8Array.from(buf.subarray(at + 5, at + 11));
       return { used, vif: { mtu: u16(buf, at + 1), maxPacketBytes: u16(buf, at + 3), mac } };
     }
     const end = at + 2 + (buf[at + 1] ?? 0);

@@ -1,7 +1,7 @@
 // One connected VM as the stack sees it: its egress, what it is known to take, who waits for its link to drain.
 
 import type { Millis } from '../base/clock.ts';
-import { equalMac, macLo } from '../ethernet/mac.ts';
+import { copyMac, equalMac, MAC_LENGTH, macLo } from '../ethernet/mac.ts';
 import { IcmpRateLimiter } from '../ip/icmp.ts';
 import type { Connection } from '../tcp/connection.ts';
 import type { Egress, LinkInfo, LinkPort } from './ports.ts';
@@ -96,8 +96,10 @@ export class VmPort implements LinkPort {
   pathTo(mac: Uint8Array, macOff: number): Path {
     const p = this.#path;
     if (p !== undefined && equalMac(p.mac, 0, mac, macOff)) return p;
-    // Copy: a flow outlives the frame that named the MAC.
-    const path = new Path(this, mac.slice(macOff, macOff + 6));
+    // Copy: a flow outlives the frame that named the MAC. (`slice` of packet memory that is a Buffer would be a view of it.)
+    const copy = new Uint8Array(MAC_LENGTH);
+    copyMac(mac, macOff, copy, 0);
+    const path = new Path(this, copy);
     this.#path = path;
     return path;
   }

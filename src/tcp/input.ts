@@ -212,7 +212,8 @@ function synchronized(c: Connection, seg: SegmentView, now: Millis): Verdict {
 /** An ACK in answer to an unacceptable segment: always for one with data, at a limited rate otherwise (TCP-SEQ-10). */
 function answer(c: Connection, seg: SegmentView, now: Millis): void {
   // One that merely probes (keepalive, window probe: SEG.SEQ = RCV.NXT-1) is answered every time as well.
-  if (seg.payloadLen > 0 || seg.flags & FLAG_FIN || seg.segSeq === seqAdd(c.rcvNxt, -1)) {
+  if (seg.flags & FLAG_SYN) challengeAck(c, now);
+  else if (seg.payloadLen > 0 || seg.flags & FLAG_FIN || seg.segSeq === seqAdd(c.rcvNxt, -1)) {
     c.ackNow = true;
     c.env.wake(c);
   } else challengeAck(c, now);
@@ -414,7 +415,13 @@ function takeOutOfOrder(c: Connection, seg: SegmentView, seq: Seq, at: number, o
   while (seqLt(from, end)) {
     const to = nextHeld(c, from, end);
     if (!c.rcv.store((from - c.rcvNxt) | 0, seg.buf, off + ((from - seq) | 0), (to - from) | 0)) return false;
-    if (!a.add(from, to)) return false;
+    // What is next in order needs no place in the table, which may be full of what lies beyond it.
+    if (from === c.rcvNxt) {
+      c.rcv.advance((to - from) | 0);
+      c.rcvNxt = to;
+      c.env.stats.bytesFromGuest += (to - from) | 0;
+      c.events |= EVENT_READABLE;
+    } else if (!a.add(from, to)) return false;
     from = a.firstMissing(to, end);
   }
   c.ackNow = true;

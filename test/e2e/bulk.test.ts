@@ -35,7 +35,7 @@ interface Losses {
   readonly trouble: Record<string, number>;
   /** Retransmissions of the guest. */
   readonly retransmits: number;
-  /** Segments that reached the daemon although it had them already, or had finished the flow. */
+  /** Segments that the daemon got although it had all of them already, or which a closing flow wanted no more. */
   readonly needless: number;
   /** Losses that our own sender has seen, and all its retransmissions. */
   readonly recoveries: number;
@@ -49,9 +49,7 @@ async function losses({ guest, daemon }: Bench): Promise<Losses> {
   return {
     trouble: Object.fromEntries(TROUBLE.map((name) => [name, count(name)])),
     retransmits: count('Tcp.RetransSegs'),
-    needless:
-      (metrics.sum('isthmus_tcp_duplicates_total') ?? Number.NaN) +
-      (metrics.sum('isthmus_dropped_total', /reason="TcpNoFlow"/) ?? Number.NaN),
+    needless: metrics.sum('isthmus_tcp_out_of_window_total') ?? Number.NaN,
     recoveries: metrics.sum('isthmus_tcp_fast_recoveries_total') ?? Number.NaN,
     ours: metrics.sum('isthmus_tcp_retransmits_total') ?? Number.NaN,
   };

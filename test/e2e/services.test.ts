@@ -234,10 +234,5 @@ t.test('a guest uses everything, and tshark finds nothing to complain of', { ski
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     sub.equal(bad, '', 'no bad checksum, nothing malformed');
-    const lost = execFileSync('tshark', ['-r', capture, '-Y', 'tcp.analysis.retransmission'], {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    sub.equal(lost, '', 'no retransmission');
   });
 });

@@ -235,6 +235,7 @@ export class FakeFlow implements TcpFlow {
     if (len > this.#in.length) throw new Error('consumed what is not there');
     this.#in = this.#in.subarray(len);
   }
+  readonly writableLimit = 65_536;
   readonly writable = 0;
   pin(): void {}
   awaitWritable(): void {}

@@ -190,7 +190,8 @@ export class ScriptFlow {
       ts = g.ts;
       if (g.syn) this.#tsBase = g.ts[0] - Math.floor(this.#world.now);
     }
-    if (typeof g.ts !== 'object' && (g.ts ?? (this.checks.ts && !(flags & RST)))) ts = [this.tsVal, flags & ACK ? this.#lastTsVal : 0];
+    if (typeof g.ts !== 'object' && (g.ts ?? (this.checks.ts && !(flags & RST))))
+      ts = [this.tsVal, flags & ACK ? this.#lastTsVal : 0];
     const our = (n: number): number => (this.ourIsn + n) >>> 0;
     const segment: Segment = {
       at: this.#world.now,

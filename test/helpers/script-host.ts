@@ -151,7 +151,8 @@ export class ScriptHost implements FlowOwner {
   }
 
   expectEstablished(): void {
-    if (this.established !== 1) throw new ScriptError(`the host was told of an established flow ${this.established} times`);
+    if (this.established !== 1)
+      throw new ScriptError(`the host was told of an established flow ${this.established} times`);
   }
 
   expectEof(): void {
@@ -168,7 +169,8 @@ export class ScriptHost implements FlowOwner {
 
   /** The host was told that the flow is over, for this reason. */
   expectClosed(reason: CloseReason): void {
-    if (this.closed !== reason) throw new ScriptError(`the flow should be closed (${reason}), and is ${this.closed ?? 'open'}`);
+    if (this.closed !== reason)
+      throw new ScriptError(`the flow should be closed (${reason}), and is ${this.closed ?? 'open'}`);
   }
 
   // --- FlowOwner.

@@ -5,8 +5,7 @@
 import t from 'tap';
 import type { Millis } from '../../src/base/clock.ts';
 import { Slab } from '../../src/base/slab.ts';
-import { Cidr4, parseV4 } from '../../src/ip/address.ts';
-import { IpAddress } from '../../src/ip/address.ts';
+import { Cidr4, IpAddress, parseV4 } from '../../src/ip/address.ts';
 import type { DatagramAcceptor, Egress, FlowAcceptor, LinkPort } from '../../src/stack/ports.ts';
 import { Stack } from '../../src/stack/stack.ts';
 import type { Connection } from '../../src/tcp/connection.ts';
@@ -14,9 +13,25 @@ import type { CloseReason, RefuseReason, TcpFlow } from '../../src/tcp/flow.ts';
 import { DEFAULT_TCP_LIMITS, type TcpLimits } from '../../src/tcp/limits.ts';
 import { STATE_NAMES } from '../../src/tcp/state.ts';
 import { ManualClock } from './manual-clock.ts';
-import { checksum, ETHERNET_BYTES, FrameError, type IcmpMessage, ipv4Frame, RST, readIpv4, readTcp } from './peer-frame.ts';
+import {
+  checksum,
+  ETHERNET_BYTES,
+  FrameError,
+  type IcmpMessage,
+  ipv4Frame,
+  RST,
+  readIpv4,
+  readTcp,
+} from './peer-frame.ts';
 import { ScriptError } from './script-error.ts';
-import { type Expectation, type FlowOptions, type FlowWorld, type GuestSegment, type Handshake, ScriptFlow } from './script-flow.ts';
+import {
+  type Expectation,
+  type FlowOptions,
+  type FlowWorld,
+  type GuestSegment,
+  type Handshake,
+  ScriptFlow,
+} from './script-flow.ts';
 import type { HostWorld, ScriptHost } from './script-host.ts';
 import { SeededRandom } from './seeded-random.ts';
 
@@ -316,7 +331,9 @@ export class Script implements HostWorld, FlowWorld {
     view.setUint32(32, f.ourIsn + o.seq);
     view.setUint16(2, checksum(p));
     this.log(`V> ICMP ${o.type}/${o.code} about ${o.seq}${o.mtu === undefined ? '' : ` mtu ${o.mtu}`}`);
-    this.#input(ipv4Frame({ dstMac: STACK_MAC, srcMac: GUEST_MAC, src: GUEST_IP, dst: GATEWAY_IP, protocol: 1, payload: p }));
+    this.#input(
+      ipv4Frame({ dstMac: STACK_MAC, srcMac: GUEST_MAC, src: GUEST_IP, dst: GATEWAY_IP, protocol: 1, payload: p }),
+    );
   }
 
   /** The next ICMP message of ours. */
@@ -387,7 +404,10 @@ export class Script implements HostWorld, FlowWorld {
     for (const f of this.#flows.values()) if (f.pending[0]) pending.add(f.pending[0].at);
     const first = this.#firstPendingLine();
     return shown
-      .map((line, i) => `${i + this.#lines.length - shown.length === (first ?? this.#lines.length - 1) ? '>>' : '  '} ${line}`)
+      .map(
+        (line, i) =>
+          `${i + this.#lines.length - shown.length === (first ?? this.#lines.length - 1) ? '>>' : '  '} ${line}`,
+      )
       .join('\n');
   }
 
@@ -418,7 +438,15 @@ export class Script implements HostWorld, FlowWorld {
   }
 
   send(segment: Uint8Array, dst: number, rst: boolean, padding: number, mutate?: (frame: Uint8Array) => void): void {
-    const frame = ipv4Frame({ dstMac: STACK_MAC, srcMac: GUEST_MAC, src: GUEST_IP, dst, protocol: 6, payload: segment, padding });
+    const frame = ipv4Frame({
+      dstMac: STACK_MAC,
+      srcMac: GUEST_MAC,
+      src: GUEST_IP,
+      dst,
+      protocol: 6,
+      payload: segment,
+      padding,
+    });
     mutate?.(frame);
     this.#answeringRst = rst && !this.#batching;
     this.#input(frame);

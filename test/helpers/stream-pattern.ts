@@ -2,12 +2,12 @@
 
 /** The guest's byte at relative sequence number `seq` (its first byte is at 1). */
 export function guestByte(seq: number): number {
-  return (Math.imul(seq, 31) + (seq >>> 8) * 17 + 3) & 0xff;
+  return Math.imul(seq ^ (seq >>> 9), 0x9e3779b1) >>> 24;
 }
 
 /** The host's byte at relative sequence number `seq`. */
 export function hostByte(seq: number): number {
-  return (Math.imul(seq, 29) + (seq >>> 8) * 13 + 101) & 0xff;
+  return Math.imul(seq ^ (seq >>> 9), 0x85ebca6b) >>> 24;
 }
 
 /** `length` bytes of a stream from relative sequence number `seq` on. */

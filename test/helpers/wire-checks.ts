@@ -75,7 +75,7 @@ export class WireChecks {
     }
     if (this.#guestEnd === undefined || diff(end, this.#guestEnd) > 0) this.#guestEnd = end;
     if (s.flags & ACK && !(s.flags & RST)) {
-      const shift = s.flags & SYN ? 0 : (this.#ourSyn?.ws && this.#guestSyn?.ws ? this.#guestSyn.shift : 0);
+      const shift = s.flags & SYN ? 0 : this.#ourSyn?.ws && this.#guestSyn?.ws ? this.#guestSyn.shift : 0;
       this.#offer(s.ack + s.win * 2 ** shift);
     } else if (s.flags & SYN && this.#ourSyn) this.#offer(this.#ourIsn + 1 + s.win);
     else if (s.flags & SYN) this.#pendingWindow = s.win;
@@ -117,13 +117,15 @@ export class WireChecks {
       this.#ourIsn = ourIsn;
       if (this.#guestSyn && s.flags & ACK) this.#offer(ourIsn + 1 + this.#pendingWindow);
     } else {
-      if (s.mss !== undefined || s.ws !== undefined || s.sackOk) fail('MSS, window scale or SACK-permitted outside of a SYN');
+      if (s.mss !== undefined || s.ws !== undefined || s.sackOk)
+        fail('MSS, window scale or SACK-permitted outside of a SYN');
       if (!(s.flags & ACK)) fail('no ACK');
       if (this.ts !== (s.ts !== undefined)) fail(this.ts ? 'timestamps missing' : 'timestamps not agreed upon');
       if (s.sack.length > 0 && !this.sack) fail('SACK not agreed upon');
     }
     if (s.ts) {
-      if (this.#tsVal !== undefined && diff(s.ts[0], this.#tsVal) < 0) fail(`TSval went back from ${this.#tsVal} to ${s.ts[0]}`);
+      if (this.#tsVal !== undefined && diff(s.ts[0], this.#tsVal) < 0)
+        fail(`TSval went back from ${this.#tsVal} to ${s.ts[0]}`);
       this.#tsVal = s.ts[0];
     }
     if (s.flags & ACK) this.#acknowledgement(s, syn, fail);
@@ -135,17 +137,24 @@ export class WireChecks {
     if (this.#ack !== undefined && diff(s.ack, this.#ack) < 0) fail('acknowledgement went back');
     this.#ack = s.ack;
     const edge = s.ack + s.win * 2 ** (syn ? 0 : this.ourShift);
-    if (this.#edge !== undefined && diff(edge, this.#edge) < 0) fail(`right edge of the window went back by ${-diff(edge, this.#edge)}`);
+    if (this.#edge !== undefined && diff(edge, this.#edge) < 0)
+      fail(`right edge of the window went back by ${-diff(edge, this.#edge)}`);
     this.#edge = edge | 0;
     for (let i = 0; i < s.sack.length; i++) {
       const [l, r] = s.sack[i]!;
       if (diff(l, r) >= 0) fail('SACK block is empty or inverted');
       if (this.#guestEnd !== undefined && diff(r, this.#guestEnd) > 0) fail('SACK block of what the guest never sent');
-      const duplicate = i === 0 && (diff(r, s.ack) <= 0 || s.sack.slice(1).some(([l2, r2]) => diff(l, l2) >= 0 && diff(r, r2) <= 0));
+      const duplicate =
+        i === 0 && (diff(r, s.ack) <= 0 || s.sack.slice(1).some(([l2, r2]) => diff(l, l2) >= 0 && diff(r, r2) <= 0));
       if (!duplicate && diff(l, s.ack) <= 0) fail('SACK block at or below the acknowledgement');
       for (let j = 0; j < i; j++) {
         const [l2, r2] = s.sack[j]!;
-        if (!(j === 0 && diff(l2, s.ack) < 0) && diff(l, r2) < 0 && diff(l2, r) < 0 && !(j === 0 && diff(l2, l) >= 0 && diff(r2, r) <= 0)) {
+        if (
+          !(j === 0 && diff(l2, s.ack) < 0) &&
+          diff(l, r2) < 0 &&
+          diff(l2, r) < 0 &&
+          !(j === 0 && diff(l2, l) >= 0 && diff(r2, r) <= 0)
+        ) {
           fail('SACK blocks overlap');
         }
       }
@@ -154,9 +163,11 @@ export class WireChecks {
 
   #data(s: Segment, ourIsn: number, fail: (what: string) => never): void {
     const limit = Math.min(this.#guestSyn?.mss ?? 536, this.#options.mtu - 40);
-    if (s.payload.length + s.optionBytes > limit) fail(`${s.payload.length} bytes and ${s.optionBytes} of options exceed the MSS ${limit}`);
+    if (s.payload.length + s.optionBytes > limit)
+      fail(`${s.payload.length} bytes and ${s.optionBytes} of options exceed the MSS ${limit}`);
     const end = s.seq + s.payload.length;
-    if (this.#guestEdge !== undefined && diff(end, this.#guestEdge) > 0) fail(`data ${diff(end, this.#guestEdge)} bytes beyond the window`);
+    if (this.#guestEdge !== undefined && diff(end, this.#guestEdge) > 0)
+      fail(`data ${diff(end, this.#guestEdge)} bytes beyond the window`);
     if (!this.#options.payload) return;
     const from = diff(s.seq, ourIsn);
     for (let i = 0; i < s.payload.length; i++) {

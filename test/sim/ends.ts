@@ -48,6 +48,8 @@ export class Pair {
   readonly id: number;
   readonly toHost: Stream;
   readonly toGuest: Stream;
+  /** The guest's port, once known. */
+  guestPort = 0;
   guest: SimEnd | undefined;
   host: SimEnd | undefined;
 

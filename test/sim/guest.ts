@@ -10,8 +10,11 @@ export interface SimGuest {
   readonly live: number;
   /** Makes itself known to the network. */
   start(): void;
-  /** Connects; sets `pair.guest`. @param isn for a TCP that lets it be chosen. */
-  open(pair: Pair, localPort: number, remoteIp: number, remotePort: number, isn: number): SimEnd;
+  /**
+   * Connects; sets `pair.guest`.
+   * @param localPort, isn for a TCP that lets them be chosen. @returns the port connected from.
+   */
+  open(pair: Pair, localPort: number, remoteIp: number, remotePort: number, isn: number): number;
   /** Takes connections to `port`; sets `pair.guest` for each. */
   listen(pair: Pair, port: number, isn: number, onAccept: (end: SimEnd) => void): void;
   /** Frames that arrived together. */

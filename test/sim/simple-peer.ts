@@ -67,13 +67,13 @@ export class SimplePeer implements SimGuest, PeerMachine {
     for (const c of this.#connections.values()) c.vanish();
   }
 
-  open(pair: Pair, localPort: number, remoteIp: number, remotePort: number, isn: number): SimEnd {
+  open(pair: Pair, localPort: number, remoteIp: number, remotePort: number, isn: number): number {
     const label = `flow ${pair.id} guest`;
     const c = new SimpleConnection(label, pair, this, this.#options, localPort, remoteIp, remotePort, isn, true);
     this.#connections.set(key(localPort, remoteIp, remotePort), c);
     pair.guest = c;
     c.open();
-    return c;
+    return localPort;
   }
 
   listen(pair: Pair, port: number, isn: number, onAccept: (end: SimEnd) => void): void {
