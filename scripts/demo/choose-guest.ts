@@ -1,32 +1,21 @@
 // Decides which guest the demo can have here: the Linux VM, or, with the reason said, the embedded one.
 
-import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { chooseAccel, QEMU } from '../vm/accel.ts';
 import { cachedImage, type VmImage, vmImage } from '../vm/image.ts';
 import { Machine, qemuVersion } from '../vm/machine.ts';
 import { PackagesUnavailable } from '../vm/packages.ts';
+import { EmbeddedDriver } from './embedded-driver.ts';
 import type { GuestDriver } from './guest-driver.ts';
 import { printNote } from './report.ts';
 import { VmGuest } from './vm-guest.ts';
+
+const HOST_NAME = 'demo-vm';
 
 /** Starts the chosen guest on a VM socket. */
 export interface GuestChoice {
   /** Undefined when it is the VM; else why it cannot be. */
   readonly whyNotVm: string | undefined;
   start(socket: string, mac: string): Promise<{ readonly guest: GuestDriver; readonly machine: Machine | undefined }>;
-}
-
-/** The module of the embedded guest and what it has to export. */
-interface EmbeddedGuestModule {
-  connectEmbeddedGuest(socket: string, mac: string): Promise<GuestDriver>;
-}
-
-async function startEmbedded(socket: string, mac: string): Promise<GuestDriver> {
-  const url = new URL('./embedded-guest.js', import.meta.url);
-  if (!existsSync(fileURLToPath(url))) throw new Error('this tree has no embedded guest');
-  const module = (await import(url.href)) as EmbeddedGuestModule;
-  return module.connectEmbeddedGuest(socket, mac);
 }
 
 async function imageOrReason(): Promise<VmImage | string> {
@@ -49,7 +38,7 @@ export async function chooseGuest(wanted: 'vm' | 'embedded' | undefined): Promis
     return {
       whyNotVm: found,
       async start(socket, mac) {
-        return { guest: await startEmbedded(socket, mac), machine: undefined };
+        return { guest: await EmbeddedDriver.connect(socket, mac, HOST_NAME), machine: undefined };
       },
     };
   }
@@ -58,7 +47,7 @@ export async function chooseGuest(wanted: 'vm' | 'embedded' | undefined): Promis
   return {
     whyNotVm: undefined,
     async start(socket, mac) {
-      const machine = await Machine.boot({ image: found, socket, mac, name: 'demo-vm' });
+      const machine = await Machine.boot({ image: found, socket, mac, name: HOST_NAME });
       return { guest: new VmGuest(machine), machine };
     },
   };

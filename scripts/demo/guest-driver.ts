@@ -36,8 +36,8 @@ export interface GuestTransfer {
 export interface GuestDriver {
   /** For people: `Linux VM (QEMU, tcg)`. */
   readonly description: string;
-  /** Asks for an address by DHCP and applies it. */
-  lease(hostName: string): Promise<GuestLease>;
+  /** Asks for an address by DHCP, tells its host name, and applies what it gets. */
+  lease(): Promise<GuestLease>;
   /** Round-trip time of an answered echo request with `bytes` of payload, in milliseconds. */
   ping(address: string, bytes: number): Promise<number>;
   /** The answers as text: addresses, or the strings of TXT records. */

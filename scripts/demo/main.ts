@@ -130,7 +130,7 @@ async function main(): Promise<number> {
       lease: undefined,
     };
     if (shell) {
-      await guest.lease('demo-vm');
+      await guest.lease();
       await shellInto(machine!);
       return 0;
     }

@@ -42,11 +42,11 @@ export class VmGuest implements GuestDriver {
     return output;
   }
 
-  async lease(hostName: string): Promise<GuestLease> {
+  async lease(): Promise<GuestLease> {
     const output = await this.#run(`
 [ -f /run/udhcpc.pid ] && kill "$(cat /run/udhcpc.pid)" 2>/dev/null
 rm -f /run/lease
-udhcpc -i eth0 -n -t 10 -T 1 -O mtu -O search -O ntpsrv -x hostname:${hostName} -p /run/udhcpc.pid || exit 1
+udhcpc -i eth0 -n -t 10 -T 1 -O mtu -O search -O ntpsrv -x "hostname:$(hostname)" -p /run/udhcpc.pid || exit 1
 cat /run/lease`);
     const mtu = Number(field(output, 'mtu') || '1500');
     return {

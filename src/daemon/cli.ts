@@ -6,8 +6,8 @@
 import { parseArgs } from 'node:util';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
-import type { GivenValue, GivenValues } from './config.ts';
 import { isOptionName, OPTION_NAMES, OPTIONS, type OptionName } from './config-schema.ts';
+import type { GivenValue, GivenValues } from './given-value.ts';
 import { nearest } from './nearest.ts';
 
 /** What a command line asks for. */

@@ -5,8 +5,8 @@ import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
-import { configError, type GivenValue, type GivenValues, unreadable, type ValueSource } from './config.ts';
 import { isOptionName, OPTION_NAMES, OPTIONS, type OptionName } from './config-schema.ts';
+import { configError, type GivenValue, type GivenValues, unreadable, type ValueSource } from './given-value.ts';
 import { nearest } from './nearest.ts';
 
 /** Larger than any real file of options by far. */

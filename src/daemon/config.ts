@@ -18,6 +18,7 @@ import {
   type OptionName,
   type OptionValues,
 } from './config-schema.ts';
+import { configError, type GivenValue, type GivenValues, unreadable, type ValueSource } from './given-value.ts';
 import type { LogLevel } from './log.ts';
 import { nearest } from './nearest.ts';
 import { formatPublish, type PublishSpec } from './publish-spec.ts';
@@ -62,19 +63,6 @@ export interface Config {
   readonly pcap: string | undefined;
   readonly strict: boolean;
 }
-
-/** Where a value came from. `label` is what an error calls it: `--mtu`, `ISTHMUS_MTU`, `isthmus.yaml:3`. */
-export interface ValueSource {
-  readonly kind: 'flag' | 'env' | 'file' | 'default';
-  readonly label: string;
-}
-
-/** Values of one source, still text. */
-export interface GivenValue {
-  readonly texts: readonly string[];
-  readonly source: ValueSource;
-}
-export type GivenValues = ReadonlyMap<OptionName, GivenValue>;
 
 /** One line of --print-config. */
 export interface ConfigEntry {
@@ -127,22 +115,6 @@ function readEnvironment(env: ConfigInput['env']): { given: Map<OptionName, Give
     given.set(name, { texts, source: { kind: 'env', label: variable } });
   }
   return { given, warnings };
-}
-
-/** An operator's mistake in one option, in one line. */
-export function configError(
-  name: OptionName,
-  source: ValueSource,
-  problem: string,
-  expected: string,
-  cause?: unknown,
-): OperatorError {
-  const where = source.kind === 'default' ? name : `${name} (${source.label})`;
-  return new OperatorError(`${where}: ${problem}; expected ${expected}`, {
-    code: `ERR_CONFIG_${name.toUpperCase().replaceAll('-', '_')}`,
-    exitCode: source.kind === 'flag' ? ExitCode.Usage : ExitCode.Config,
-    cause,
-  });
 }
 
 /** Picks each option's source by precedence and parses it. */
@@ -357,23 +329,6 @@ function checkFiles(config: Config, read: OptionReader): void {
       throw unreadable(name, source, path, error);
     }
   }
-}
-
-/** A file named by an option that cannot be read. */
-export function unreadable(name: OptionName, source: ValueSource, path: string, error: unknown): OperatorError {
-  const why: Record<string, string> = {
-    ENOENT: 'does not exist',
-    ENOTDIR: 'does not exist',
-    EACCES: 'may not be read by this user',
-    EISDIR: 'is a directory',
-  };
-  const reason =
-    why[errnoOf(error) ?? ''] ?? `cannot be read (${error instanceof Error ? error.message : String(error)})`;
-  return new OperatorError(`${name} (${source.label}): ${path} ${reason}; expected a readable file`, {
-    code: 'ERR_CONFIG_UNREADABLE',
-    exitCode: ExitCode.NoInput,
-    cause: error,
-  });
 }
 
 function quote(text: string): string {

@@ -453,6 +453,8 @@ export class Connection implements TcpFlow, Deadlined {
       if (events & EVENT_CLOSED) {
         this.owner = undefined;
         owner.onClosed(this.closeReason, now);
+        // Every byte was taken, or nobody takes it any more.
+        this.rcv.close();
         if (this.state !== State.Closed) output(this, now);
         return;
       }

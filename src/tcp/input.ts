@@ -432,7 +432,7 @@ function takeOutOfOrder(c: Connection, seg: SegmentView, seq: Seq, at: number, o
     c.env.stats.bytesFromGuest += got;
     c.events |= EVENT_READABLE;
     if (a.count === 0) c.assembler = undefined;
-  } else if (a.count > 0 && seqLt(seq, end)) a.recent = a.edges[2 * Math.max(0, a.find(seq))]!;
+  } else if (at > 0 && a.count > 0) a.recent = a.edges[2 * Math.max(0, a.find(seq))]!;
   return true;
 }
 

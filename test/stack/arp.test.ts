@@ -23,7 +23,15 @@ t.test('ARP-01 a request for the gateway or the host alias: a unicast reply with
 
 t.test('ARP-01 no reply for its own, unknown and foreign addresses', (t) => {
   const { rig, a } = one();
-  for (const targetIp of [a.ip, '192.168.65.77', '192.168.65.0', '192.168.65.255', OUTSIDE, '0.0.0.0', '255.255.255.255']) {
+  for (const targetIp of [
+    a.ip,
+    '192.168.65.77',
+    '192.168.65.0',
+    '192.168.65.255',
+    OUTSIDE,
+    '0.0.0.0',
+    '255.255.255.255',
+  ]) {
     t.same(a.send(a.arp({ targetIp })), [], targetIp);
   }
   t.same(a.send(a.arp({ op: 2, targetIp: GATEWAY }, GATEWAY_MAC)), [], 'nor to a reply');
@@ -64,7 +72,8 @@ t.test('ARP-03 malformed messages, and claims to our addresses, are dropped and 
   ];
   for (const frame of bad) t.same(a.send(frame), []);
   t.same(rig.drops(), { ArpMalformed: bad.length });
-  for (const senderIp of ['127.0.0.1', '224.0.0.1', '255.255.255.255', '0.0.0.1']) a.send(a.arp({ targetIp, senderIp }));
+  for (const senderIp of ['127.0.0.1', '224.0.0.1', '255.255.255.255', '0.0.0.1'])
+    a.send(a.arp({ targetIp, senderIp }));
   t.equal(rig.stack.neighbours.size, 0);
   t.same(a.take(), []);
   // A sender field that is not the frame's source is not believed, and one of another network is no neighbour.
@@ -83,7 +92,13 @@ t.test('ARP-04 a datagram for an unknown guest waits for the answer, and goes ou
   for (const vm of [a, b]) {
     const [request, ...more] = vm.take();
     t.match(request, { dst: BROADCAST, src: GATEWAY_MAC }, 'asked on every link');
-    t.same(request?.arp, { op: 1, senderMac: GATEWAY_MAC, senderIp: GATEWAY, targetMac: '00:00:00:00:00:00', targetIp: a.ip });
+    t.same(request?.arp, {
+      op: 1,
+      senderMac: GATEWAY_MAC,
+      senderIp: GATEWAY,
+      targetMac: '00:00:00:00:00:00',
+      targetIp: a.ip,
+    });
     t.same(more, []);
   }
   const parts = a.send(a.arp({ op: 2, targetIp: GATEWAY, targetMac: GATEWAY_MAC }, GATEWAY_MAC));
@@ -98,11 +113,17 @@ t.test('ARP-04 a datagram for an unknown guest waits for the answer, and goes ou
 
 t.test('ARP-04 one request a second, three tries, then the datagram is dropped and the connection told', (t) => {
   const { rig, a } = one();
-  const send = (): boolean => rig.stack.udp.sendDatagram(address(OUTSIDE), 53, address('192.168.65.9'), 5000, new Uint8Array(9), 0, 9, rig.now);
+  const send = (): boolean =>
+    rig.stack.udp.sendDatagram(address(OUTSIDE), 53, address('192.168.65.9'), 5000, new Uint8Array(9), 0, 9, rig.now);
   for (let i = 0; i < 20; i++) t.equal(send(), i < 16, `datagram ${i}`);
   const flow = rig.stack.connect(address(GATEWAY), address('192.168.65.9'), 22, rig.now);
   const closed: string[] = [];
-  flow!.owner = { onEstablished: () => {}, onReadable: () => {}, onWritable: () => {}, onClosed: (reason) => closed.push(reason) };
+  flow!.owner = {
+    onEstablished: () => {},
+    onReadable: () => {},
+    onWritable: () => {},
+    onClosed: (reason) => closed.push(reason),
+  };
   t.equal(rig.dropped(10), 4, 'over the cap');
   const times: number[] = [];
   for (let i = 0; i < 50; i++) {
@@ -122,7 +143,8 @@ t.test('ARP-04 one request a second, three tries, then the datagram is dropped a
 
 t.test('ARP-04 a connection waits for its guest, even where datagrams have taken all the room', (t) => {
   const { rig, a } = one();
-  for (let i = 0; i < 20; i++) rig.stack.udp.sendDatagram(address(OUTSIDE), 53, address(a.ip), 5000, new Uint8Array(9), 0, 9, rig.now);
+  for (let i = 0; i < 20; i++)
+    rig.stack.udp.sendDatagram(address(OUTSIDE), 53, address(a.ip), 5000, new Uint8Array(9), 0, 9, rig.now);
   t.ok(rig.stack.connect(address(GATEWAY), address(a.ip), 22, rig.now));
   rig.turn();
   t.same(
@@ -153,13 +175,16 @@ t.test('RFC 1122 2.3.2.1 a guest unheard for a minute is asked again, by unicast
   const { rig, a } = one();
   a.send(a.arp({ targetIp: GATEWAY }));
   rig.advance(61_000);
-  const send = (): boolean => rig.stack.udp.sendDatagram(address(OUTSIDE), 53, address(a.ip), 5000, new Uint8Array(9), 0, 9, rig.now);
+  const send = (): boolean =>
+    rig.stack.udp.sendDatagram(address(OUTSIDE), 53, address(a.ip), 5000, new Uint8Array(9), 0, 9, rig.now);
   t.ok(send());
   rig.advance(0);
   const [first, second] = a.take().sort((x, y) => x.type - y.type);
   t.ok(first?.udp);
   t.match(second, { dst: a.mac, arp: { op: 1, targetIp: a.ip } });
-  a.send(ethernet(GATEWAY_MAC, a.mac, 0x0806, a.arp({ op: 2, targetIp: GATEWAY, targetMac: GATEWAY_MAC }).subarray(14)));
+  a.send(
+    ethernet(GATEWAY_MAC, a.mac, 0x0806, a.arp({ op: 2, targetIp: GATEWAY, targetMac: GATEWAY_MAC }).subarray(14)),
+  );
   t.equal(rig.stack.neighbours.lookup(ip(a.ip), rig.now)?.state, 'reachable');
   t.end();
 });

@@ -1,8 +1,8 @@
 import t from 'tap';
 import { DropCounters } from '../../src/base/drop.ts';
+import { Cidr4, formatV4 } from '../../src/ip/address.ts';
 import { DhcpService } from '../../src/services/dhcp-server.ts';
 import { Leases } from '../../src/services/leases.ts';
-import { Cidr4, formatV4 } from '../../src/ip/address.ts';
 import { type FakeVm, GATEWAY, GATEWAY_MAC, ip, OUTSIDE, Rig } from './fake-link.ts';
 import { BROADCAST, ethernet, type Frame, ipv4, macBytes, quad, udp } from './frames.ts';
 
@@ -39,7 +39,10 @@ function message(f: Asked): number[] {
 /** As clients send it: from 0.0.0.0 to everyone, without a UDP checksum. */
 function shout(f: Asked, checksum: number | undefined = 0): Uint8Array {
   const address = { src: '0.0.0.0', dst: '255.255.255.255' };
-  const datagram = udp({ ...address, srcPort: 68, dstPort: 67, ...(checksum === undefined ? {} : { checksum }) }, message(f));
+  const datagram = udp(
+    { ...address, srcPort: 68, dstPort: 67, ...(checksum === undefined ? {} : { checksum }) },
+    message(f),
+  );
   return ethernet(BROADCAST, f.mac, 0x0800, ipv4({ ...address, protocol: 17 }, datagram));
 }
 
@@ -52,7 +55,12 @@ t.test('DHCP-01 DISCOVER and REQUEST from 0.0.0.0 without a checksum; the answer
   const [offer, ...more] = a.send(shout({ type: DISCOVER, mac: a.mac }));
   t.same(more, []);
   t.equal(typeOf(offer), 2);
-  t.match(offer, { dst: a.mac, src: GATEWAY_MAC, ip: { src: GATEWAY, dst: yiaddr(offer), ttl: 64 }, udp: { srcPort: 67, dstPort: 68 } });
+  t.match(offer, {
+    dst: a.mac,
+    src: GATEWAY_MAC,
+    ip: { src: GATEWAY, dst: yiaddr(offer), ttl: 64 },
+    udp: { srcPort: 67, dstPort: 68 },
+  });
   const wanted = [50, 4, ...quad(yiaddr(offer)), 54, 4, ...quad(GATEWAY)];
   const [ack] = a.send(shout({ type: REQUEST, mac: a.mac, options: wanted }, undefined));
   t.equal(typeOf(ack), 5);
@@ -89,7 +97,10 @@ t.test('DHCP-01 two VMs at once get an address each; a renewal is unicast with t
   rig.advance(1_800_000);
   a.take();
   const src = addresses[0]!;
-  const datagram = udp({ src, dst: GATEWAY, srcPort: 68, dstPort: 67 }, message({ type: REQUEST, mac: a.mac, ciaddr: src }));
+  const datagram = udp(
+    { src, dst: GATEWAY, srcPort: 68, dstPort: 67 },
+    message({ type: REQUEST, mac: a.mac, ciaddr: src }),
+  );
   const [ack] = a.send(ethernet(GATEWAY_MAC, a.mac, 0x0800, ipv4({ src, dst: GATEWAY, protocol: 17 }, datagram)));
   t.equal(typeOf(ack), 5);
   t.match(ack, { dst: a.mac, ip: { dst: src } });
@@ -97,24 +108,37 @@ t.test('DHCP-01 two VMs at once get an address each; a renewal is unicast with t
   t.end();
 });
 
-t.test('DHCP rubbish at every length is taken without an answer; nobody without an address reaches anything else', (t) => {
-  const { rig, a } = served();
-  const whole = message({ type: DISCOVER, mac: a.mac });
-  const address = { src: '0.0.0.0', dst: '255.255.255.255' };
-  for (let length = 0; length < 243; length++) {
-    const datagram = udp({ ...address, srcPort: 68, dstPort: 67 }, whole.slice(0, length));
-    t.same(a.send(ethernet(BROADCAST, a.mac, 0x0800, ipv4({ ...address, protocol: 17 }, datagram))), [], `${length} bytes`);
-  }
-  for (const [dst, srcPort, dstPort] of [[OUTSIDE, 68, 67], ['192.168.65.9', 68, 67], [GATEWAY, 68, 53], [GATEWAY, 5000, 67], [OUTSIDE, 68, 53]] as const) {
-    const datagram = udp({ src: '0.0.0.0', dst, srcPort, dstPort }, whole);
-    t.same(a.send(ethernet(GATEWAY_MAC, a.mac, 0x0800, ipv4({ src: '0.0.0.0', dst, protocol: 17 }, datagram))), []);
-  }
-  t.same(rig.heard, []);
-  t.equal(rig.drops().Ip4Martian, 5);
-  t.equal(rig.stack.neighbours.size, 0);
-  t.same(rig.bugs, []);
-  t.end();
-});
+t.test(
+  'DHCP rubbish at every length is taken without an answer; nobody without an address reaches anything else',
+  (t) => {
+    const { rig, a } = served();
+    const whole = message({ type: DISCOVER, mac: a.mac });
+    const address = { src: '0.0.0.0', dst: '255.255.255.255' };
+    for (let length = 0; length < 243; length++) {
+      const datagram = udp({ ...address, srcPort: 68, dstPort: 67 }, whole.slice(0, length));
+      t.same(
+        a.send(ethernet(BROADCAST, a.mac, 0x0800, ipv4({ ...address, protocol: 17 }, datagram))),
+        [],
+        `${length} bytes`,
+      );
+    }
+    for (const [dst, srcPort, dstPort] of [
+      [OUTSIDE, 68, 67],
+      ['192.168.65.9', 68, 67],
+      [GATEWAY, 68, 53],
+      [GATEWAY, 5000, 67],
+      [OUTSIDE, 68, 53],
+    ] as const) {
+      const datagram = udp({ src: '0.0.0.0', dst, srcPort, dstPort }, whole);
+      t.same(a.send(ethernet(GATEWAY_MAC, a.mac, 0x0800, ipv4({ src: '0.0.0.0', dst, protocol: 17 }, datagram))), []);
+    }
+    t.same(rig.heard, []);
+    t.equal(rig.drops().Ip4Martian, 5);
+    t.equal(rig.stack.neighbours.size, 0);
+    t.same(rig.bugs, []);
+    t.end();
+  },
+);
 
 t.test('a link that does not drain loses the answer, counted, and the next one comes', (t) => {
   const { rig, a } = served();

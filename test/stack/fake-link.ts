@@ -5,7 +5,15 @@ import { DROP_NAMES, type Drop } from '../../src/base/drop.ts';
 import { Slab } from '../../src/base/slab.ts';
 import { parseMac } from '../../src/ethernet/mac.ts';
 import { Cidr4, IpAddress, parseV4 } from '../../src/ip/address.ts';
-import type { CloseReason, DatagramMeta, Egress, FlowOwner, LinkInfo, LinkPort, TcpFlow } from '../../src/stack/ports.ts';
+import type {
+  CloseReason,
+  DatagramMeta,
+  Egress,
+  FlowOwner,
+  LinkInfo,
+  LinkPort,
+  TcpFlow,
+} from '../../src/stack/ports.ts';
 import { Stack } from '../../src/stack/stack.ts';
 import type { VmPort } from '../../src/stack/vm-port.ts';
 import { DEFAULT_TCP_LIMITS, type TcpLimits } from '../../src/tcp/limits.ts';
@@ -64,7 +72,8 @@ export class FakeEgress implements Egress {
   }
 
   commit(off: number, len: number): void {
-    if (off !== this.#base + this.#at || len > this.#reserved) throw new Error(`commit(${off}, ${len}) was not reserved`);
+    if (off !== this.#base + this.#at || len > this.#reserved)
+      throw new Error(`commit(${off}, ${len}) was not reserved`);
     this.#checkCanary();
     this.#reserved = -1;
     this.#pending.push({ off, len });
@@ -172,7 +181,10 @@ export class FakeVm {
     const buf = inSlab ? rig.slab.mem : new Uint8Array(frame.length + 2 * CANARY_BYTES + 1);
     // An odd offset: nothing may count on alignment.
     const off = (inSlab ? rig.inputBlock : 0) + CANARY_BYTES + 1;
-    const ends = [buf.subarray(off - CANARY_BYTES, off), buf.subarray(off + frame.length, off + frame.length + CANARY_BYTES)];
+    const ends = [
+      buf.subarray(off - CANARY_BYTES, off),
+      buf.subarray(off + frame.length, off + frame.length + CANARY_BYTES),
+    ];
     for (const end of ends) end.fill(CANARY);
     buf.set(frame, off);
     this.port.input(buf, off, frame.length, rig.now);
@@ -194,17 +206,29 @@ export class FakeVm {
   }
 
   /** An IPv4 packet of this VM in its frame to the gateway. */
-  packet(fields: Partial<frames.Ipv4Fields> & { protocol: number }, payload: ArrayLike<number> & Iterable<number>): Uint8Array {
+  packet(
+    fields: Partial<frames.Ipv4Fields> & { protocol: number },
+    payload: ArrayLike<number> & Iterable<number>,
+  ): Uint8Array {
     const body = frames.ipv4({ src: this.ip, dst: OUTSIDE, ...fields }, payload);
     return frames.ethernet(GATEWAY_MAC, this.mac, 0x0800, body);
   }
 
-  udp(dst: string, srcPort: number, dstPort: number, payload: ArrayLike<number> & Iterable<number>, ttl = 64): Uint8Array {
+  udp(
+    dst: string,
+    srcPort: number,
+    dstPort: number,
+    payload: ArrayLike<number> & Iterable<number>,
+    ttl = 64,
+  ): Uint8Array {
     return this.packet({ dst, protocol: 17, ttl }, frames.udp({ src: this.ip, dst, srcPort, dstPort }, payload));
   }
 
   tcp(dst: string, fields: Omit<frames.TcpFields, 'src' | 'dst'>, payload = ''): Uint8Array {
-    return this.packet({ dst, protocol: 6 }, frames.tcp({ src: this.ip, dst, ...fields }, new TextEncoder().encode(payload)));
+    return this.packet(
+      { dst, protocol: 6 },
+      frames.tcp({ src: this.ip, dst, ...fields }, new TextEncoder().encode(payload)),
+    );
   }
 
   ping(dst: string, payload: ArrayLike<number> & Iterable<number> = [1, 2, 3], ttl = 64): Uint8Array {

@@ -231,7 +231,10 @@ function parseIp(body: Uint8Array, frame: Frame): ParsedIp {
 }
 
 /** Fills in `udp`, `icmp` or `tcp` of a packet that is whole. */
-export function parseTransport(ip: { src: string; dst: string; protocol: number; payload: Uint8Array }, frame: Frame): void {
+export function parseTransport(
+  ip: { src: string; dst: string; protocol: number; payload: Uint8Array },
+  frame: Frame,
+): void {
   const p = ip.payload;
   const sum = (): number => checksum(pseudo(ip.src, ip.dst, ip.protocol, p.length), p);
   if (ip.protocol === 17) {

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { ALIAS, address, establish, type FakeVm, GATEWAY, GATEWAY_MAC, OUTSIDE, Rig } from './fake-link.ts';
-import { ACK, BROADCAST, ethernet, icmp, ipv4, reassemble, RST, SYN, udp } from './frames.ts';
+import { ACK, BROADCAST, ethernet, icmp, ipv4, RST, reassemble, SYN, udp } from './frames.ts';
 
 function one(options = {}): { rig: Rig; a: FakeVm } {
   const rig = new Rig(options);
@@ -17,7 +17,12 @@ t.test('ICMP-01 echo to the gateway and the host alias: same identifier, sequenc
   for (const dst of [GATEWAY, ALIAS]) {
     for (const payload of payloads) {
       const [reply, ...more] = a.send(a.ping(dst, payload));
-      t.match(reply, { dst: a.mac, src: GATEWAY_MAC, ip: { src: dst, dst: a.ip, ttl: 64 }, icmp: { type: 0, code: 0, rest: 0x0007_0001 } });
+      t.match(reply, {
+        dst: a.mac,
+        src: GATEWAY_MAC,
+        ip: { src: dst, dst: a.ip, ttl: 64 },
+        icmp: { type: 0, code: 0, rest: 0x0007_0001 },
+      });
       t.same(reply!.icmp!.payload, payload);
       t.same(more, []);
     }
@@ -45,7 +50,11 @@ t.test('ICMP-01 no reply to a bad checksum, a broadcast or a group, nor to repli
   t.same(rig.drops(), { IcmpMalformed: 1 });
   for (const type of [0, 13, 15, 17, 9, 10, 42, 255]) t.same(send(icmp(type, 0, 1, payloadOf(20))), [], `type ${type}`);
   t.same(rig.drops(), { IcmpUnhandled: 8 });
-  const groups = [[BROADCAST, '255.255.255.255'], [BROADCAST, '192.168.65.255'], ['01:00:5e:00:00:01', '224.0.0.1']] as const;
+  const groups = [
+    [BROADCAST, '255.255.255.255'],
+    [BROADCAST, '192.168.65.255'],
+    ['01:00:5e:00:00:01', '224.0.0.1'],
+  ] as const;
   for (const [mac, dst] of groups) {
     t.same(a.send(ethernet(mac, a.mac, 0x0800, ipv4({ src: a.ip, dst, protocol: 1 }, icmp(8, 0, 1, [1])))), [], dst);
   }
@@ -70,9 +79,17 @@ t.test('ICMP-03 no error about errors, later fragments, broadcasts, groups', (t)
     t.same(a.send(a.packet({ dst: GATEWAY, protocol: 1 }, icmp(type, 0, 0, quote))), [], `about type ${type}`);
   }
   const broadcast = (dst: string, port: number): Uint8Array =>
-    ethernet(BROADCAST, a.mac, 0x0800, ipv4({ src: a.ip, dst, protocol: 17 }, udp({ src: a.ip, dst, srcPort: 68, dstPort: port }, [1])));
+    ethernet(
+      BROADCAST,
+      a.mac,
+      0x0800,
+      ipv4({ src: a.ip, dst, protocol: 17 }, udp({ src: a.ip, dst, srcPort: 68, dstPort: port }, [1])),
+    );
   t.same(a.send(broadcast('255.255.255.255', 9), broadcast('192.168.65.255', 9), broadcast('192.168.65.0', 9)), []);
-  t.same(a.send(ethernet(BROADCAST, a.mac, 0x0800, ipv4({ src: a.ip, dst: '255.255.255.255', protocol: 99 }, [1]))), []);
+  t.same(
+    a.send(ethernet(BROADCAST, a.mac, 0x0800, ipv4({ src: a.ip, dst: '255.255.255.255', protocol: 99 }, [1]))),
+    [],
+  );
   t.equal(rig.stack.stats.icmpErrorsToGuest, 0);
   t.match(a.send(a.udp(GATEWAY, 1, 9, [1]))[0]?.icmp, { type: 3, code: 3 }, 'about the same to us, one');
   t.end();
@@ -106,7 +123,13 @@ t.test('ICMP-05 what the host says of a datagram reaches the guest, about the da
   const { rig, a } = one();
   const sent = a.udp(OUTSIDE, 5000, 53, payloadOf(100));
   a.send(sent);
-  for (const [code, mtu] of [[3, 0], [4, 1400], [0, 0], [1, 0], [13, 0]] as const) {
+  for (const [code, mtu] of [
+    [3, 0],
+    [4, 1400],
+    [0, 0],
+    [1, 0],
+    [13, 0],
+  ] as const) {
     rig.stack.udp.sendUnreachable(code, mtu, address(a.ip), 5000, address(OUTSIDE), 53, 100, rig.now);
     rig.turn();
     const [error, ...more] = a.take();
@@ -145,36 +168,42 @@ t.test('ICMP-05 a SYN that the host could not follow: unreachable with the code 
   t.end();
 });
 
-t.test('RFC 1191, RFC 5927 an error of the guest about our segment: too big is believed if it fits, a hard one resets nothing', (t) => {
-  const { rig, a } = one();
-  const talk = establish(a);
-  const { tcp } = rig.stack.stats;
-  talk.owner.flow.write(payloadOf(1460), 0, 1460, rig.now);
-  rig.stack.onEndTurn(rig.now);
-  const [data] = a.take();
-  t.equal(data!.tcp!.payload.length, 1460);
-  const quote = data!.ip!.bytes.slice(0, 28);
-  const error = (type: number, code: number, rest: number, q = quote): void => {
-    t.same(a.send(a.packet({ dst: GATEWAY, protocol: 1 }, icmp(type, code, rest, q))).filter((f) => f.icmp !== undefined), []);
-  };
-  error(3, 3, 0);
-  error(3, 2, 0);
-  error(11, 0, 0);
-  error(12, 0, 0);
-  t.equal(talk.owner.closedWith, undefined);
-  const old = quote.slice();
-  old[24] = old[24]! ^ 0x80;
-  error(3, 4, 1000, old);
-  error(3, 4, 1000, quote.subarray(0, 27));
-  t.equal(tcp.icmpAccepted, 0, 'a sequence number that is not in flight, a short quote');
-  a.input(a.packet({ dst: GATEWAY, protocol: 1 }, icmp(3, 4, 1000, quote)));
-  a.port.endTurn(rig.now);
-  t.equal(tcp.icmpAccepted, 1);
-  const again = a.take();
-  t.ok(again.length >= 2 && again.every((f) => f.ip!.bytes.length <= 1000), 'sent again in smaller pieces');
-  t.same(rig.bugs, []);
-  t.end();
-});
+t.test(
+  'RFC 1191, RFC 5927 an error of the guest about our segment: too big is believed if it fits, a hard one resets nothing',
+  (t) => {
+    const { rig, a } = one();
+    const talk = establish(a);
+    const { tcp } = rig.stack.stats;
+    talk.owner.flow.write(payloadOf(1460), 0, 1460, rig.now);
+    rig.stack.onEndTurn(rig.now);
+    const [data] = a.take();
+    t.equal(data!.tcp!.payload.length, 1460);
+    const quote = data!.ip!.bytes.slice(0, 28);
+    const error = (type: number, code: number, rest: number, q = quote): void => {
+      t.same(
+        a.send(a.packet({ dst: GATEWAY, protocol: 1 }, icmp(type, code, rest, q))).filter((f) => f.icmp !== undefined),
+        [],
+      );
+    };
+    error(3, 3, 0);
+    error(3, 2, 0);
+    error(11, 0, 0);
+    error(12, 0, 0);
+    t.equal(talk.owner.closedWith, undefined);
+    const old = quote.slice();
+    old[24] = old[24]! ^ 0x80;
+    error(3, 4, 1000, old);
+    error(3, 4, 1000, quote.subarray(0, 27));
+    t.equal(tcp.icmpAccepted, 0, 'a sequence number that is not in flight, a short quote');
+    a.input(a.packet({ dst: GATEWAY, protocol: 1 }, icmp(3, 4, 1000, quote)));
+    a.port.endTurn(rig.now);
+    t.equal(tcp.icmpAccepted, 1);
+    const again = a.take();
+    t.ok(again.length >= 2 && again.every((f) => f.ip!.bytes.length <= 1000), 'sent again in smaller pieces');
+    t.same(rig.bugs, []);
+    t.end();
+  },
+);
 
 t.test('a link that does not drain: nothing of ICMP waits, and it is counted', (t) => {
   const { rig, a } = one();

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { ALIAS, address, FakeVm, GATEWAY, GATEWAY_MAC, OUTSIDE, Rig } from './fake-link.ts';
+import { ALIAS, address, type FakeVm, GATEWAY, GATEWAY_MAC, OUTSIDE, Rig } from './fake-link.ts';
 import { BROADCAST, ethernet, icmp, ipv4, reassemble, udp } from './frames.ts';
 
 function one(options = {}): { rig: Rig; a: FakeVm } {
@@ -13,7 +13,14 @@ const echo = icmp(8, 0, 0x0007_0001, [1, 2, 3, 4]);
 const payloadOf = (length: number): Uint8Array => new Uint8Array(length).map((_, i) => i * 7);
 
 /** A datagram cut at the given places, its fragments in frames. */
-function cut(vm: FakeVm, dst: string, id: number, protocol: number, payload: Uint8Array, ...places: number[]): Uint8Array[] {
+function cut(
+  vm: FakeVm,
+  dst: string,
+  id: number,
+  protocol: number,
+  payload: Uint8Array,
+  ...places: number[]
+): Uint8Array[] {
   const ends = [...places, payload.length];
   return ends.map((end, i) => {
     const start = i === 0 ? 0 : ends[i - 1]!;
@@ -68,9 +75,15 @@ t.test('IP4-02 martian sources are dropped: not one is answered or forwarded', (
 t.test('IP4-02 an address of the network goes with a MAC of its kind (RFC 1122 3.3.6)', (t) => {
   const { rig, a } = one();
   const frame = (mac: string, dst: string): Uint8Array =>
-    ethernet(mac, a.mac, 0x0800, ipv4({ src: a.ip, dst, protocol: 17 }, udp({ src: a.ip, dst, srcPort: 1, dstPort: 53 }, [1])));
+    ethernet(
+      mac,
+      a.mac,
+      0x0800,
+      ipv4({ src: a.ip, dst, protocol: 17 }, udp({ src: a.ip, dst, srcPort: 1, dstPort: 53 }, [1])),
+    );
   for (const dst of [OUTSIDE, GATEWAY]) a.send(frame(BROADCAST, dst), frame('01:00:5e:00:00:01', dst));
-  for (const dst of ['255.255.255.255', '192.168.65.255', '192.168.65.0', '224.0.0.251']) a.send(frame(GATEWAY_MAC, dst));
+  for (const dst of ['255.255.255.255', '192.168.65.255', '192.168.65.0', '224.0.0.251'])
+    a.send(frame(GATEWAY_MAC, dst));
   t.same(rig.drops(), { Ip4Martian: 8 });
   t.same(rig.heard, []);
   t.end();
@@ -103,10 +116,25 @@ t.test('IP4-03 what ends here takes TTL 1: echo, datagrams to the gateway and ho
 t.test('IP4-04 options are skipped, broken ones and source routes drop the packet; none are emitted', (t) => {
   const { rig, a } = one();
   const ping = (options: number[]): Uint8Array => a.packet({ protocol: 1, dst: GATEWAY, options }, echo);
-  for (const options of [[1, 1, 1, 0], [7, 4, 4, 0], [0x44, 4, 5, 0], [0x94, 4, 0, 0], [99, 2, 1, 0], [0, 131, 3, 4]]) {
+  for (const options of [
+    [1, 1, 1, 0],
+    [7, 4, 4, 0],
+    [0x44, 4, 5, 0],
+    [0x94, 4, 0, 0],
+    [99, 2, 1, 0],
+    [0, 131, 3, 4],
+  ]) {
     t.equal(a.send(ping(options))[0]?.icmp?.type, 0, options.join(' '));
   }
-  for (const options of [[7, 0, 0, 0], [7, 1, 0, 0], [7, 5, 4, 0], [1, 1, 1, 7], [131, 3, 4, 0], [137, 3, 4, 0], [1, 131, 3, 4]]) {
+  for (const options of [
+    [7, 0, 0, 0],
+    [7, 1, 0, 0],
+    [7, 5, 4, 0],
+    [1, 1, 1, 7],
+    [131, 3, 4, 0],
+    [137, 3, 4, 0],
+    [1, 131, 3, 4],
+  ]) {
     t.same(a.send(ping(options)), [], options.join(' '));
     t.same(rig.drops(), { Ip4BadOption: 1 });
   }
@@ -136,11 +164,21 @@ t.test('IP4-05 ID 0 and DF where nothing is cut; otherwise an ID of its own for 
 t.test('IP4-06 fragments in order, reversed, shuffled and doubled make the datagram whole', (t) => {
   const { rig, a } = one();
   const payload = udp({ src: a.ip, dst: OUTSIDE, srcPort: 5, dstPort: 6 }, payloadOf(3000));
-  const orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 0, 1, 1, 2], [2, 2, 0, 1]];
+  const orders = [
+    [0, 1, 2],
+    [2, 1, 0],
+    [1, 2, 0],
+    [0, 0, 1, 1, 2],
+    [2, 2, 0, 1],
+  ];
   orders.forEach((order, id) => {
     const parts = cut(a, OUTSIDE, id, 17, payload, 1480, 2960);
     for (const i of order) a.input(parts[i]!, id % 2 === 1);
-    t.same(rig.heard.splice(0).map((h) => h.payload), [payloadOf(3000)], order.join(' '));
+    t.same(
+      rig.heard.splice(0).map((h) => h.payload),
+      [payloadOf(3000)],
+      order.join(' '),
+    );
     a.port.endTurn(rig.now);
   });
   t.same(rig.drops(), {});
@@ -157,7 +195,10 @@ t.test('IP4-07 an overlap ends the datagram: no reply, whatever comes after', (t
   const { rig, a } = one();
   const message = icmp(8, 0, 1, payloadOf(2992));
   const part = (id: number, start: number, end: number): Uint8Array =>
-    a.packet({ dst: GATEWAY, protocol: 1, id, flags: (start >>> 3) | (end < 3000 ? 0x2000 : 0) }, message.subarray(start, end));
+    a.packet(
+      { dst: GATEWAY, protocol: 1, id, flags: (start >>> 3) | (end < 3000 ? 0x2000 : 0) },
+      message.subarray(start, end),
+    );
   t.same(a.send(part(1, 0, 1480), part(1, 800, 1200), part(1, 1480, 2960), part(1, 2960, 3000)), [], 'inside');
   t.same(a.send(part(2, 0, 1480), part(2, 1400, 2960), part(2, 2960, 3000), part(2, 1480, 2960)), [], 'partly');
   t.equal(rig.drops().FragOverlap, 6);
@@ -209,7 +250,10 @@ t.test('IP4-09 after 30 s the memory is free; time exceeded code 1 only where fr
 t.test('IP4-09, ICMP-03 no time exceeded about a broadcast, a group, an ICMP error, or to a VM that has gone', (t) => {
   const { rig, a } = one();
   const dhcp = (dst: string): Uint8Array => ipv4({ src: a.ip, dst, protocol: 17, flags: 0x2000 }, payloadOf(1480));
-  a.send(ethernet(BROADCAST, a.mac, 0x0800, dhcp('255.255.255.255')), ethernet('01:00:5e:00:00:fb', a.mac, 0x0800, dhcp('224.0.0.251')));
+  a.send(
+    ethernet(BROADCAST, a.mac, 0x0800, dhcp('255.255.255.255')),
+    ethernet('01:00:5e:00:00:fb', a.mac, 0x0800, dhcp('224.0.0.251')),
+  );
   a.send(a.packet({ dst: GATEWAY, protocol: 1, flags: 0x2000 }, icmp(3, 3, 0, payloadOf(1472))));
   rig.advance(31_000);
   t.same(a.take(), []);
@@ -235,7 +279,9 @@ t.test('IP4-10 a flood of fragments of one VM stays within its limits; the other
   b.send(parts[0]!);
   for (let i = 0; i < 20_000; i++) {
     const src = `192.168.65.${sources[i % sources.length]}`;
-    a.input(a.packet({ src, dst: GATEWAY, protocol: 1, id: i & 0xffff, flags: 0x2000 | (i % 3) * 2000 }, payloadOf(64)));
+    a.input(
+      a.packet({ src, dst: GATEWAY, protocol: 1, id: i & 0xffff, flags: 0x2000 | ((i % 3) * 2000) }, payloadOf(64)),
+    );
   }
   a.port.endTurn(rig.now);
   t.ok(rig.stack.reassembler.size <= 256, `${rig.stack.reassembler.size} datagrams`);
@@ -248,7 +294,12 @@ t.test('IP4-10 a flood of fragments of one VM stays within its limits; the other
 });
 
 t.test('IP4-11 datagrams larger than the guest takes go out as fragments that make them whole', (t) => {
-  for (const [mtu, told] of [[576, false], [1500, false], [9000, true], [65_520, false]] as const) {
+  for (const [mtu, told] of [
+    [576, false],
+    [1500, false],
+    [9000, true],
+    [65_520, false],
+  ] as const) {
     const rig = new Rig();
     const a = rig.vm(3, { mtu, mtuTold: told });
     a.send(a.arp({ targetIp: GATEWAY }));
@@ -280,7 +331,21 @@ t.test('nothing above 1500 is sent until the VM has shown that it takes it; its 
   a.send(a.udp(OUTSIDE, 1, 2, payloadOf(4000)));
   t.equal(count(4000), 1);
   t.equal(count(8000), 2);
-  a.send(...cut(a, OUTSIDE, 1, 17, udp({ src: a.ip, dst: OUTSIDE, srcPort: 5, dstPort: 6 }, payloadOf(9000)), 1480, 2960, 4440, 5920, 7400, 8880));
+  a.send(
+    ...cut(
+      a,
+      OUTSIDE,
+      1,
+      17,
+      udp({ src: a.ip, dst: OUTSIDE, srcPort: 5, dstPort: 6 }, payloadOf(9000)),
+      1480,
+      2960,
+      4440,
+      5920,
+      7400,
+      8880,
+    ),
+  );
   t.equal(count(8000), 2, 'a reassembled one shows nothing');
   t.end();
 });
@@ -290,7 +355,10 @@ t.test('protocols that end nowhere: unreachable where we are the host, silence o
   const [error, ...more] = a.send(a.packet({ dst: GATEWAY, protocol: 132 }, payloadOf(40)));
   t.match(error, { ip: { src: GATEWAY }, icmp: { type: 3, code: 2 } });
   t.same(more, []);
-  t.same(a.send(a.packet({ dst: OUTSIDE, protocol: 132 }, payloadOf(40)), a.packet({ dst: OUTSIDE, protocol: 2 }, [])), []);
+  t.same(
+    a.send(a.packet({ dst: OUTSIDE, protocol: 132 }, payloadOf(40)), a.packet({ dst: OUTSIDE, protocol: 2 }, [])),
+    [],
+  );
   t.same(rig.drops(), { Ip4UnknownProtocol: 3 });
   t.end();
 });

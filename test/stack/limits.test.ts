@@ -9,32 +9,36 @@ function one(options = {}): { rig: Rig; a: FakeVm } {
   return { rig, a };
 }
 
-const syn = (a: FakeVm, srcPort: number, seq = 1): Uint8Array => a.tcp(OUTSIDE, { srcPort, dstPort: 80, seq, flags: SYN });
+const syn = (a: FakeVm, srcPort: number, seq = 1): Uint8Array =>
+  a.tcp(OUTSIDE, { srcPort, dstPort: 80, seq, flags: SYN });
 
-t.test('RFC 4987 opens in progress are capped: a SYN over the cap is dropped, not refused, and there is room again later', (t) => {
-  const { rig, a } = one({ tcp: { pendingMax: 100 } });
-  const before = rig.slab.usedBytes;
-  rig.onSyn = () => {};
-  for (let i = 0; i < 5000; i++) t.same(a.send(syn(a, 1 + i)), []);
-  t.equal(rig.stack.tcp.opening, 100);
-  t.equal(rig.stack.tcp.table.size, 100);
-  t.equal(rig.flows.length, 100);
-  t.same(rig.drops(), { TcpSynLimit: 4900 });
-  t.equal(rig.slab.usedBytes, before, 'an open in progress holds no packet memory');
-  t.equal(rig.stack.connect(address(GATEWAY), address(a.ip), 22, rig.now), undefined);
-  a.send(syn(a, 1), syn(a, 1, 99));
-  t.equal(rig.flows.length, 100, 'the same one again is the same open');
-  rig.flows[0]!.flow.refuse('refused', rig.now);
-  rig.turn();
-  t.match(a.take(), [{ tcp: { flags: RST | ACK } }]);
-  a.send(syn(a, 9000));
-  t.equal(rig.flows.length, 101);
-  rig.advance(200_000);
-  t.equal(rig.stack.tcp.opening, 0, 'the host never answered');
-  t.equal(rig.stack.tcp.table.size, 0);
-  t.equal(rig.stack.nextDeadline(), Number.POSITIVE_INFINITY);
-  t.end();
-});
+t.test(
+  'RFC 4987 opens in progress are capped: a SYN over the cap is dropped, not refused, and there is room again later',
+  (t) => {
+    const { rig, a } = one({ tcp: { pendingMax: 100 } });
+    const before = rig.slab.usedBytes;
+    rig.onSyn = () => {};
+    for (let i = 0; i < 5000; i++) t.same(a.send(syn(a, 1 + i)), []);
+    t.equal(rig.stack.tcp.opening, 100);
+    t.equal(rig.stack.tcp.table.size, 100);
+    t.equal(rig.flows.length, 100);
+    t.same(rig.drops(), { TcpSynLimit: 4900 });
+    t.equal(rig.slab.usedBytes, before, 'an open in progress holds no packet memory');
+    t.equal(rig.stack.connect(address(GATEWAY), address(a.ip), 22, rig.now), undefined);
+    a.send(syn(a, 1), syn(a, 1, 99));
+    t.equal(rig.flows.length, 100, 'the same one again is the same open');
+    rig.flows[0]!.flow.refuse('refused', rig.now);
+    rig.turn();
+    t.match(a.take(), [{ tcp: { flags: RST | ACK } }]);
+    a.send(syn(a, 9000));
+    t.equal(rig.flows.length, 101);
+    rig.advance(200_000);
+    t.equal(rig.stack.tcp.opening, 0, 'the host never answered');
+    t.equal(rig.stack.tcp.table.size, 0);
+    t.equal(rig.stack.nextDeadline(), Number.POSITIVE_INFINITY);
+    t.end();
+  },
+);
 
 t.test('RFC 4987 handshakes that the guest does not finish end by themselves', (t) => {
   const { rig, a } = one({ tcp: { pendingMax: 50 } });
@@ -110,7 +114,9 @@ t.test('a link that drains again: what waited goes out, complete and in order', 
   t.equal(a.port.blocked.size, 0);
   const got = a.take();
   for (const talk of talks) {
-    const text = got.filter((f) => f.tcp?.dstPort === talk.srcPort).map((f) => new TextDecoder().decode(f.tcp!.payload));
+    const text = got
+      .filter((f) => f.tcp?.dstPort === talk.srcPort)
+      .map((f) => new TextDecoder().decode(f.tcp!.payload));
     t.equal(text.join(''), '0123456789'.repeat(200));
   }
   t.end();

@@ -1,10 +1,11 @@
 import t from 'tap';
+import { ALIAS, establish, type FakeVm, GATEWAY, GATEWAY_MAC, OUTSIDE, Rig, segment } from './fake-link.ts';
 import { BROADCAST, ethernet, icmp } from './frames.ts';
-import { ALIAS, FakeVm, GATEWAY, GATEWAY_MAC, OUTSIDE, Rig, segment, establish } from './fake-link.ts';
 
 const IPV6_GROUP = '33:33:00:00:00:01';
 /** A frame that is nobody's protocol: only the switch has an opinion. */
-const plain = (dst: string, src: string, payload: number[] = [1, 2, 3]): Uint8Array => ethernet(dst, src, 0x88b5, payload);
+const plain = (dst: string, src: string, payload: number[] = [1, 2, 3]): Uint8Array =>
+  ethernet(dst, src, 0x88b5, payload);
 
 function three(): { rig: Rig; a: FakeVm; b: FakeVm; c: FakeVm } {
   const rig = new Rig();
@@ -67,7 +68,10 @@ t.test('runts and frames without a proper source are dropped and counted', (t) =
   a.send(plain(BROADCAST, GATEWAY_MAC), plain(b.mac, GATEWAY_MAC));
   t.same(rig.drops(), { EthBadSource: 2 }, 'the MAC of the gateway');
   t.same(b.take(), [], 'none was passed on');
-  a.send(ethernet(GATEWAY_MAC, a.mac, 0x86dd, new Uint8Array(40)), ethernet(GATEWAY_MAC, a.mac, 0x8100, new Uint8Array(40)));
+  a.send(
+    ethernet(GATEWAY_MAC, a.mac, 0x86dd, new Uint8Array(40)),
+    ethernet(GATEWAY_MAC, a.mac, 0x8100, new Uint8Array(40)),
+  );
   t.same(rig.drops(), { Ip6Unsupported: 1, EthUnknownType: 1 });
   a.send(ethernet(GATEWAY_MAC, a.mac, 0x0800, []), ethernet(GATEWAY_MAC, a.mac, 0x0806, []));
   t.same(rig.drops(), { Ip4Malformed: 1, ArpMalformed: 1 }, 'header only');
@@ -95,7 +99,8 @@ t.test('a MAC in use does not move; a silent one does, and frames follow it', (t
 
 t.test('one port may hold so many MACs; its flood does not push out a neighbour', (t) => {
   const { rig, a, b, c } = three();
-  const macOf = (i: number): string => `02:aa:00:00:${(i >> 8).toString(16).padStart(2, '0')}:${(i & 255).toString(16).padStart(2, '0')}`;
+  const macOf = (i: number): string =>
+    `02:aa:00:00:${(i >> 8).toString(16).padStart(2, '0')}:${(i & 255).toString(16).padStart(2, '0')}`;
   for (let i = 0; i < 2000; i++) a.input(plain(b.mac, macOf(i)));
   a.port.endTurn(rig.now);
   t.equal(rig.stack.macTable.countOf(a.port.id), 64);
@@ -201,7 +206,10 @@ t.test('segments of another VM do not reach a flow (TcpWrongVm), nor do its ICMP
 t.test('ARP-03 nobody tells other VMs that it is the gateway', (t) => {
   const { rig, a, b, c } = three();
   for (const senderIp of [GATEWAY, ALIAS]) {
-    a.send(a.arp({ op: 2, senderIp, targetIp: b.ip, targetMac: b.mac }, b.mac), a.arp({ senderIp, targetIp: senderIp }));
+    a.send(
+      a.arp({ op: 2, senderIp, targetIp: b.ip, targetMac: b.mac }, b.mac),
+      a.arp({ senderIp, targetIp: senderIp }),
+    );
   }
   t.same([...b.take(), ...c.take()], []);
   t.same(rig.drops(), { ArpMalformed: 4 });
@@ -214,7 +222,8 @@ t.test('frames lie in packet memory or elsewhere, at any alignment, with the sam
   const seen = [false, true].map((inSlab) => {
     const { rig, a, b } = three();
     const big = new Array<number>(1400).fill(7);
-    for (const frame of [a.ping(GATEWAY, big), a.udp(OUTSIDE, 1, 2, big), plain(b.mac, a.mac, big)]) a.input(frame, inSlab);
+    for (const frame of [a.ping(GATEWAY, big), a.udp(OUTSIDE, 1, 2, big), plain(b.mac, a.mac, big)])
+      a.input(frame, inSlab);
     a.port.endTurn(rig.now);
     return [a.take().map((f) => f.icmp), b.take().map((f) => f.bytes), rig.heard.map((h) => h.payload), rig.drops()];
   });
@@ -235,4 +244,3 @@ t.test('after stop nothing is answered and no flow is made', (t) => {
   t.equal(rig.stack.tcp.table.size, 0);
   t.end();
 });
-

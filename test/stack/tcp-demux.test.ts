@@ -1,5 +1,16 @@
 import t from 'tap';
-import { ALIAS, address, establish, FakeOwner, FakeVm, GATEWAY, OUTSIDE, Rig, segment, type Talk } from './fake-link.ts';
+import {
+  ALIAS,
+  address,
+  establish,
+  FakeOwner,
+  type FakeVm,
+  GATEWAY,
+  OUTSIDE,
+  Rig,
+  segment,
+  type Talk,
+} from './fake-link.ts';
 import { ACK, BROADCAST, ethernet, FIN, ipv4, PSH, RST, SYN, tcp } from './frames.ts';
 
 function two(options = {}): { rig: Rig; a: FakeVm; b: FakeVm } {
@@ -11,11 +22,20 @@ function two(options = {}): { rig: Rig; a: FakeVm; b: FakeVm } {
   return { rig, a, b };
 }
 
-const to = (srcPort: number, dstPort: number, flags: number, more = {}): Parameters<FakeVm['tcp']>[1] => ({ srcPort, dstPort, seq: 500, flags, ...more });
+const to = (srcPort: number, dstPort: number, flags: number, more = {}): Parameters<FakeVm['tcp']>[1] => ({
+  srcPort,
+  dstPort,
+  seq: 500,
+  flags,
+  ...more,
+});
 
 t.test('RFC 9293 3.10.7.1 a segment for no connection: RST as 3.5.2 has it, and none in answer to a RST', (t) => {
   const { rig, a } = two();
-  t.match(a.send(a.tcp(OUTSIDE, to(1, 2, ACK, { ack: 900 })))[0], { ip: { src: OUTSIDE, dst: a.ip }, tcp: { flags: RST, seq: 900, srcPort: 2, dstPort: 1 } });
+  t.match(a.send(a.tcp(OUTSIDE, to(1, 2, ACK, { ack: 900 })))[0], {
+    ip: { src: OUTSIDE, dst: a.ip },
+    tcp: { flags: RST, seq: 900, srcPort: 2, dstPort: 1 },
+  });
   t.match(a.send(a.tcp(OUTSIDE, to(1, 2, SYN | ACK, { ack: 901 })))[0]?.tcp, { flags: RST, seq: 901 });
   t.match(a.send(a.tcp(OUTSIDE, to(1, 2, FIN | ACK, { ack: 902 }), 'data'))[0]?.tcp, { flags: RST, seq: 902 });
   t.equal(rig.drops().TcpNoFlow, 3);
@@ -28,7 +48,8 @@ t.test('RFC 9293 3.10.7.1 a segment for no connection: RST as 3.5.2 has it, and 
 
 t.test('RFC 9293 3.10.7.2 neither SYN nor ACK nor RST, or SYN with FIN: dropped', (t) => {
   const { rig, a } = two();
-  for (const flags of [0, FIN, PSH, 0x20, FIN | PSH | 0x20, SYN | FIN]) t.same(a.send(a.tcp(OUTSIDE, to(1, 2, flags))), []);
+  for (const flags of [0, FIN, PSH, 0x20, FIN | PSH | 0x20, SYN | FIN])
+    t.same(a.send(a.tcp(OUTSIDE, to(1, 2, flags))), []);
   t.same(rig.drops(), { TcpBadFlags: 6 });
   t.same(rig.flows, []);
   t.end();
@@ -49,12 +70,27 @@ t.test('TCP-SYN-23 LAND, loopback, groups and broadcast: dropped silently, in bo
   for (const dst of [a.ip, '127.0.0.1', '0.0.0.1', '240.0.0.1']) t.same(a.send(a.tcp(dst, to(80, 80, SYN))), [], dst);
   t.same(rig.drops(), { TcpMartian: 4 });
   for (const src of [OUTSIDE, '127.0.0.1', '0.0.0.0', '224.0.0.1', '255.255.255.255', GATEWAY]) {
-    t.same(a.send(a.packet({ src, dst: OUTSIDE, protocol: 6 }, tcp({ src, dst: OUTSIDE, srcPort: 1, dstPort: 2, seq: 3, flags: SYN }))), [], src);
+    t.same(
+      a.send(
+        a.packet(
+          { src, dst: OUTSIDE, protocol: 6 },
+          tcp({ src, dst: OUTSIDE, srcPort: 1, dstPort: 2, seq: 3, flags: SYN }),
+        ),
+      ),
+      [],
+      src,
+    );
   }
   t.same(rig.drops(), { Ip4Martian: 6 });
   const group = (dst: string, flags: number): Uint8Array =>
-    ethernet(BROADCAST, a.mac, 0x0800, ipv4({ src: a.ip, dst, protocol: 6 }, tcp({ src: a.ip, dst, srcPort: 1, dstPort: 2, seq: 3, flags })));
-  for (const dst of ['255.255.255.255', '192.168.65.255', '224.0.0.1']) t.same(a.send(group(dst, SYN), group(dst, ACK)), [], dst);
+    ethernet(
+      BROADCAST,
+      a.mac,
+      0x0800,
+      ipv4({ src: a.ip, dst, protocol: 6 }, tcp({ src: a.ip, dst, srcPort: 1, dstPort: 2, seq: 3, flags })),
+    );
+  for (const dst of ['255.255.255.255', '192.168.65.255', '224.0.0.1'])
+    t.same(a.send(group(dst, SYN), group(dst, ACK)), [], dst);
   t.same(rig.drops(), { TcpMartian: 6 });
   t.same(rig.flows, []);
   t.end();
@@ -140,7 +176,9 @@ t.test('the table finds each of many flows, while others come and go', (t) => {
   for (let i = 0; i < 600; i += 2) a.send(segment(talks[i]!, RST));
   t.equal(rig.stack.tcp.table.size, 300);
   for (let i = 1; i < 600; i += 2) a.send(segment(talks[i]!, ACK, `${i}`));
-  t.ok(talks.every((talk, i) => (i % 2 === 0 ? talk.owner.closedWith === 'guest-reset' : talk.owner.received === `${i}`)));
+  t.ok(
+    talks.every((talk, i) => (i % 2 === 0 ? talk.owner.closedWith === 'guest-reset' : talk.owner.received === `${i}`)),
+  );
   for (let i = 1; i < 600; i += 2) a.send(segment({ ...talks[i]!, seq: talks[i]!.seq + `${i}`.length }, RST));
   t.equal(rig.stack.tcp.table.size, 0);
   t.equal(rig.stack.nextDeadline(), Number.POSITIVE_INFINITY);
@@ -157,7 +195,10 @@ t.test('GuestConnector: a connection towards a guest, from an address it can ans
   const { srcPort, seq } = syn!.tcp!;
   t.ok(srcPort >= 32_768);
   const answer = (vm: FakeVm): Uint8Array =>
-    vm.packet({ src: a.ip, dst: GATEWAY, protocol: 6 }, tcp({ src: a.ip, dst: GATEWAY, srcPort: 22, dstPort: srcPort, seq: 70, ack: seq + 1, flags: SYN | ACK }));
+    vm.packet(
+      { src: a.ip, dst: GATEWAY, protocol: 6 },
+      tcp({ src: a.ip, dst: GATEWAY, srcPort: 22, dstPort: srcPort, seq: 70, ack: seq + 1, flags: SYN | ACK }),
+    );
   rig.now += 100;
   b.send(answer(b));
   t.equal(rig.drops().TcpWrongVm, 1, 'another VM cannot answer for it');

@@ -29,7 +29,12 @@ t.test('UDP-01 bad lengths are dropped, what lies behind the length is cut', (t)
   t.same(rig.drops(), { UdpMalformed: 1 });
   for (const checksum of [0, undefined]) {
     const { checksum: _, ...rest } = base;
-    a.send(a.packet({ protocol: 17 }, udp({ ...rest, ...(checksum === undefined ? {} : { checksum }), length: 10 }, [1, 2, 3, 4])));
+    a.send(
+      a.packet(
+        { protocol: 17 },
+        udp({ ...rest, ...(checksum === undefined ? {} : { checksum }), length: 10 }, [1, 2, 3, 4]),
+      ),
+    );
     t.same(rig.heard.pop()?.payload, Uint8Array.of(1, 2));
   }
   t.end();
@@ -63,7 +68,12 @@ t.test('UDP-01 a checksum that computes to 0 is sent as 0xFFFF', (t) => {
 t.test('UDP-02 the forwarder hears who sent what to whom; answers from any remote reach the guest', (t) => {
   const { rig, a } = one();
   const b = rig.vm(4);
-  a.send(a.udp(OUTSIDE, 5000, 53, [1]), a.udp('198.51.100.7', 5000, 80, [2]), a.udp(ALIAS, 5000, 81, [3]), a.udp(GATEWAY, 5001, 82, []));
+  a.send(
+    a.udp(OUTSIDE, 5000, 53, [1]),
+    a.udp('198.51.100.7', 5000, 80, [2]),
+    a.udp(ALIAS, 5000, 81, [3]),
+    a.udp(GATEWAY, 5001, 82, []),
+  );
   b.send(b.udp(OUTSIDE, 5000, 53, [4]));
   t.same(
     rig.heard.map((h) => [h.vm, h.src, h.dst, [...h.payload]]),
@@ -86,10 +96,15 @@ t.test('UDP-02 the forwarder hears who sent what to whom; answers from any remot
 t.test('UDP-02 a service of the gateway is behind the gateway only, and before the forwarder', (t) => {
   const { rig, a } = one();
   const asked: string[] = [];
-  rig.stack.udp.serve(123, { onDatagram: (meta) => asked.push(`${meta.src.toString()}:${meta.srcPort} ${meta.dst.toString()}`) });
+  rig.stack.udp.serve(123, {
+    onDatagram: (meta) => asked.push(`${meta.src.toString()}:${meta.srcPort} ${meta.dst.toString()}`),
+  });
   a.send(a.udp(GATEWAY, 5000, 123, [1]), a.udp(OUTSIDE, 5000, 123, [2]), a.udp(ALIAS, 5000, 123, [3]));
   t.same(asked, [`${a.ip}:5000 ${GATEWAY}`]);
-  t.same(rig.heard.map((h) => [...h.payload]), [[2], [3]]);
+  t.same(
+    rig.heard.map((h) => [...h.payload]),
+    [[2], [3]],
+  );
   t.end();
 });
 
@@ -136,7 +151,12 @@ t.test('UDP-04 destination port 0 is dropped; source port 0 means no answer is w
 t.test('UDP-05 broadcast and multicast are not relayed; 255.255.255.255:67 goes to DHCP only', (t) => {
   const { rig, a } = one();
   const group = (mac: string, dst: string, srcPort: number, dstPort: number): Uint8Array =>
-    ethernet(mac, a.mac, 0x0800, ipv4({ src: a.ip, dst, protocol: 17 }, udp({ src: a.ip, dst, srcPort, dstPort }, [1])));
+    ethernet(
+      mac,
+      a.mac,
+      0x0800,
+      ipv4({ src: a.ip, dst, protocol: 17 }, udp({ src: a.ip, dst, srcPort, dstPort }, [1])),
+    );
   const notRelayed = [
     group(BROADCAST, '255.255.255.255', 137, 137),
     group(BROADCAST, '192.168.65.255', 137, 137),
@@ -174,7 +194,9 @@ t.test('a link that does not drain: the sender is told, nothing waits, what went
   const before = rig.slab.usedBytes;
   for (let i = 0; i < 100; i++) {
     const length = i % 2 === 0 ? 100 : 5000;
-    t.notOk(rig.stack.udp.sendDatagram(address(OUTSIDE), 53, address(a.ip), 5000, payloadOf(length), 0, length, rig.now));
+    t.notOk(
+      rig.stack.udp.sendDatagram(address(OUTSIDE), 53, address(a.ip), 5000, payloadOf(length), 0, length, rig.now),
+    );
   }
   t.same(rig.drops(), { LinkTxFull: 100 });
   t.equal(rig.stack.stats.datagramsToGuest, 0);
