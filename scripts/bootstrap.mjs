@@ -94,11 +94,15 @@ export async function installPrograms(programs) {
     .map(([program]) => `${program} could not be installed: ${reason}`);
 }
 
-/** Compiles a TypeScript project. Type errors are printed; they end the run unless `lenient`. */
-export function compile(project, { lenient = false } = {}) {
+/**
+ * Compiles a TypeScript project; what can be emitted is, whatever the types say. Type errors are printed.
+ * @param checked false leaves types to `npm run typecheck` and takes a third of the time
+ * @returns true without type errors
+ */
+export function compile(project, { checked }) {
   const tsc = join(root, 'node_modules/typescript/bin/tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', project], { cwd: root, encoding: 'utf8' });
-  if (status === 0) return;
-  console.error(stdout.trim());
-  if (!lenient) throw new Error(`tsc -p ${project} failed`);
+  const args = ['-p', project, ...(checked ? [] : ['--noCheck'])];
+  const { status, stdout } = spawnSync(process.execPath, [tsc, ...args], { cwd: root, encoding: 'utf8' });
+  if (status !== 0) console.error(stdout.trim());
+  return status === 0;
 }

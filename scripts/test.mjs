@@ -66,7 +66,7 @@ async function main() {
   const endToEnd = files.filter((name) => name.startsWith(E2E));
   const missing = endToEnd.length === 0 ? [] : await installPrograms(PROGRAMS);
   for (const reason of missing) console.log(`..    ${reason}`);
-  compile('tsconfig.test.json');
+  const typesRight = compile('tsconfig.test.json', { checked: true });
 
   const count = new TapCount({
     onFile({ name, ms, passed, failed, skipped }) {
@@ -86,6 +86,10 @@ async function main() {
     await runTap(ordinary, ['--jobs=2', ...flags], count),
     await runTap(endToEnd, ['--jobs=1', `--timeout=${E2E_LIMIT_S}`, ...flags], count),
   ];
+  if (!typesRight) {
+    console.log('not ok  the types are not right, see above');
+    count.failed++;
+  }
   for (const [reason, times] of count.skips) console.log(`skipped ${times}: ${reason}`);
   // tap itself may fail (a file that cannot be loaded) without a failed assertion: that is a failure too.
   if (count.failed === 0 && statuses.some((status) => status !== 0)) {

@@ -6,7 +6,7 @@ import { accessSync, constants } from 'node:fs';
 import { resolve } from 'node:path';
 import * as v from 'valibot';
 import { ExitCode } from '../host/exit-code.ts';
-import { errnoOf, OperatorError } from '../host/operator-error.ts';
+import { OperatorError } from '../host/operator-error.ts';
 import { SOCKET_PATH_MAX_BYTES } from '../host/socket-file.ts';
 import { type Cidr4, formatV4, type IpAddress } from '../ip/address.ts';
 import {

@@ -11,12 +11,14 @@ export interface MetricsInput {
   readonly stack: Stack;
   readonly tcp: { readonly stats: HostFlowStats; readonly live: number };
   readonly udp: { readonly size: number; readonly stats: object };
+  readonly tcpPublisher: { readonly stats: object };
   readonly udpPublisher: { readonly size: number; readonly stats: object };
   readonly dns: { readonly stats: object; readonly sessions: number };
   readonly dhcp: { readonly stats: object };
   readonly ntp: { readonly stats: object };
   /** Counters of all links, gone ones included. */
   readonly links: () => LinkCounters;
+  readonly linksRefused: () => number;
   readonly leases: () => number;
   readonly wakeups: () => number;
 }
@@ -68,6 +70,30 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       gauge('slab_used_bytes', 'Packet memory in use.', () => slab.usedBytes),
       gauge('slab_peak_bytes', 'Most packet memory ever in use.', () => slab.peakBytes),
       {
+        name: 'isthmus_tcp_window_refused_total',
+        help: 'Times a receive window did not grow because all of them together promise enough.',
+        type: 'counter',
+        read: () => stack.tcp.windows.refused,
+      },
+      {
+        name: 'isthmus_mac_table_refused_total',
+        help: 'MAC addresses not learned: a cap, or in use on another port.',
+        type: 'counter',
+        read: () => stack.macTable.capped + stack.macTable.moveRefused,
+      },
+      {
+        name: 'isthmus_neighbours_refused_total',
+        help: 'Guest addresses not learned: a cap, or in use on another port.',
+        type: 'counter',
+        read: () => stack.neighbours.capped + stack.neighbours.moveRefused,
+      },
+      {
+        name: 'isthmus_links_refused_total',
+        help: 'VMs turned away because a link had too many.',
+        type: 'counter',
+        read: input.linksRefused,
+      },
+      {
         name: 'isthmus_slab_refused_total',
         help: 'Requests for packet memory refused because it was full.',
         type: 'counter',
@@ -90,6 +116,7 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       ...counters('stack', 'Stack', stack.stats),
       ...counters('tcp', 'TCP', stack.stats.tcp),
       ...counters('tcp_host', 'Host sockets', input.tcp.stats),
+      ...counters('tcp_published', 'Published TCP ports', input.tcpPublisher.stats),
       ...counters('udp', 'UDP flows', input.udp.stats),
       ...counters('udp_published', 'Published UDP ports', input.udpPublisher.stats),
       ...counters('dns', 'DNS', input.dns.stats),

@@ -225,11 +225,13 @@ class Network implements NetworkService {
       stack: this.#stack,
       tcp: this.#tcp,
       udp: this.#udp,
+      tcpPublisher: this.#tcpPublisher,
       udpPublisher: this.#udpPublisher,
       dns: this.#dns,
       dhcp: this.#dhcp,
       ntp: this.#ntp,
       links: () => this.#linkTotals(),
+      linksRefused: () => this.#listeners.reduce((n, l) => n + l.refused, 0),
       leases: () => this.#leases.size,
       wakeups: () => this.#wake.wakeups,
     });

@@ -42,7 +42,7 @@ export class HostFlowStats {
   dialled = 0;
   dialFailed = 0;
   accepted = 0;
-  hostResets = 0;
+  resets = 0;
   bytesToHost = 0;
   bytesToGuest = 0;
   /** Writes that the host's kernel did not take at once. */
@@ -128,7 +128,7 @@ export class HostFlow implements FlowOwner {
       this.flow.refuse(refuseReasonOf(errnoOf(error)), now);
       this.flow.release();
     } else {
-      this.#context.stats.hostResets++;
+      this.#context.stats.resets++;
       this.#over = true;
       this.flow.abort(CloseReason.HostReset, now);
       // The socket is destroyed by now: the kernel reads and writes no memory of this flow any more.

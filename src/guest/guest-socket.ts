@@ -106,6 +106,11 @@ export class GuestSocket extends Duplex implements GuestFlowOwner {
       this.#pushEnd();
       return;
     }
+    // Everything was said and heard; only the last acknowledgements are missing.
+    if (this.#endPushed && this.writableEnded) {
+      this.destroy();
+      return;
+    }
     const code = this.#icmpCode >= 0 ? errnoOfUnreachable(this.#icmpCode) : (REASON_ERRNO[reason] ?? 'ECONNABORTED');
     this.destroy(codedError(code, `${this.remoteAddress}:${this.remotePort} ${reason}`));
   }

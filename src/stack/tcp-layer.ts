@@ -253,6 +253,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     for (const c of waiting) {
       if (c.state !== State.SynSent) continue;
       c.path = path;
+      c.vm = path.port;
+      c.linkMss = path.port.info.mtu - HEADERS;
       path.port.flows++;
       c.blocked = false;
       c.retrySyn(now);

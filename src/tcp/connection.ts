@@ -52,7 +52,7 @@ export class Connection implements TcpFlow, Deadlined {
   readonly guestPort: number;
   readonly remote: IpAddress;
   readonly remotePort: number;
-  readonly vm: VmRef;
+  vm: VmRef;
   /** The stack's: where frames of this flow go. */
   path: unknown = undefined;
   owner: FlowOwner | undefined = undefined;
@@ -89,7 +89,7 @@ export class Connection implements TcpFlow, Deadlined {
   /** Effective send MSS, without options. */
   effSndMss: number;
   /** Our own MSS, from the link's MTU. */
-  readonly linkMss: number;
+  linkMss: number;
   readonly snd: SendBuffer;
   /** The owner has said that no more bytes come. */
   finQueued = false;

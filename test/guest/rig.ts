@@ -149,10 +149,10 @@ export class Rig {
   }
 }
 
-/** Everything up to the peer's FIN. @throws what the stream fails with. */
+/** Everything up to the peer's FIN; the stream can still be written to. @throws what the stream fails with. */
 export async function readAll(socket: GuestSocket): Promise<Buffer> {
   const chunks: Buffer[] = [];
-  for await (const chunk of socket) chunks.push(chunk as Buffer);
+  for await (const chunk of socket.iterator({ destroyOnReturn: false })) chunks.push(chunk as Buffer);
   return Buffer.concat(chunks);
 }
 

@@ -23,7 +23,7 @@ async function download(guest: EmbeddedGuest, port: number, bytes: number): Prom
   socket.write(`${bytes}\n`);
   const hash = createHash('sha256');
   let got = 0;
-  for await (const chunk of socket) {
+  for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
     hash.update(chunk as Buffer);
     got += (chunk as Buffer).length;
   }
@@ -54,7 +54,8 @@ for (const mtu of [1500, 65520]) {
     const [from, to] = [await server(t, source()), await server(t, sink())];
     const before = rig.holdings();
     const bytes = (mtu === 1500 ? 24 : 64) * MIB + 7;
-    t.strictSame(await download(guest, from.port, bytes), { bytes, sha256: sourceHash(bytes) });
+    const [long, short] = [sourceHash(bytes), sourceHash(8 * MIB)];
+    t.strictSame(await download(guest, from.port, bytes), { bytes, sha256: long });
     const { said, sent } = await upload(guest, to.port, bytes);
     t.equal(said, sent);
     const both = await Promise.all([
@@ -63,9 +64,11 @@ for (const mtu of [1500, 65520]) {
       upload(guest, to.port, 8 * MIB).then(({ said, sent }) => said === sent),
       upload(guest, to.port, 8 * MIB).then(({ said, sent }) => said === sent),
     ]);
-    const sha256 = sourceHash(8 * MIB);
-    t.strictSame(both, [{ bytes: 8 * MIB, sha256 }, { bytes: 8 * MIB, sha256 }, true, true], 'four flows at once');
-    t.equal(rig.metric('tcp_retransmits_total') + guest.stats.tcp.retransmits, 0, 'nothing was sent twice');
+    const got = { bytes: 8 * MIB, sha256: short };
+    t.strictSame(both, [got, got, true, true], 'four flows at once');
+    // Tail probes and time-outs may come of a machine that had no time for this process; holes may not.
+    t.equal(rig.metric('tcp_fast_recoveries_total') + guest.stats.tcp.fastRecoveries, 0, 'nothing was lost');
+    t.equal(rig.metric('tcp_out_of_order_total') + guest.stats.tcp.outOfOrder, 0);
     t.equal(rig.metric('tcp_bugs_total'), 0);
     await rig.until(() => rig.metric('tcp_flows') === 0, 'flows have ended');
     t.equal(rig.holdings().slab, before.slab, 'packet memory is back');
@@ -131,15 +134,14 @@ const NOTHING = { flows: 0, opening: 0, sockets: 0, udpFlows: 0, timers: 0, time
 
 t.test('what cannot be reached is told so', async (t) => {
   const rig = await Rig.start(t);
-  const guest = await rig.guest();
+  const guest = await rig.guest({ tcp: { rtoInitialMs: 50, synRetries: 1 } });
   await guest.ping(HOST);
-  for (const address of ['127.0.0.1', '169.254.169.254', '0.0.0.1', '240.0.0.1']) {
-    const start = performance.now();
-    const code = await codeOf(guest.connect(address, 80));
-    t.match(code, /^E(NETUNREACH|HOSTUNREACH|CONNREFUSED)$/, `${address}: ${code}`);
-    t.ok(performance.now() - start < 1000);
-  }
+  const start = performance.now();
+  t.equal(await codeOf(guest.connect('169.254.169.254', 80)), 'EHOSTUNREACH', 'link-local: prohibited');
+  t.ok(performance.now() - start < 50, 'at once');
   t.equal(await codeOf(guest.connect('224.0.0.1', 80)), 'ENETUNREACH', 'TCP to a group has no sense');
+  t.equal(await codeOf(guest.connect('127.0.0.1', 80)), 'ETIMEDOUT', 'TCP-SYN-23: a martian is dropped');
+  t.equal(rig.drops('TcpMartian'), 2);
 });
 
 t.test('a reset stays a reset, both ways', async (t) => {
@@ -220,6 +222,7 @@ t.test('back-pressure is the window: a reader that stops holds the sender, memor
   stuck[0]!.on('data', (chunk: Buffer) => {
     got += chunk.length;
   });
+  stuck[0]!.resume();
   up.end();
   await rig.until(() => got === taken, 'everything arrives');
 });

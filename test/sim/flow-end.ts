@@ -44,7 +44,9 @@ export class FlowEnd implements SimEnd, FlowOwner {
   #discard = false;
   #retrying = false;
   #orphaned = false;
+  #answered: boolean;
 
+  /** @param answered false: a SYN that waits for `accept` or `refuse`. */
   constructor(
     label: string,
     pair: Pair,
@@ -53,7 +55,9 @@ export class FlowEnd implements SimEnd, FlowOwner {
     timeline: Timeline,
     random: Random,
     options: FlowEndOptions,
+    answered: boolean,
   ) {
+    this.#answered = answered;
     this.label = label;
     this.#pair = pair;
     this.#stream = stream;
@@ -71,7 +75,10 @@ export class FlowEnd implements SimEnd, FlowOwner {
   // --- Answering a SYN.
 
   accept(): void {
-    if (!this.finished) this.flow.accept(this.#timeline.now);
+    if (this.finished) return;
+    this.#answered = true;
+    this.flow.accept(this.#timeline.now);
+    this.#push();
   }
 
   refuse(reason: RefuseReason): void {
@@ -160,10 +167,13 @@ export class FlowEnd implements SimEnd, FlowOwner {
     this.flow.release();
   }
 
+  /** The embedded guest's owner hears of it before `onClosed`. */
+  onUnreachable(): void {}
+
   // --- To the other side.
 
   #push(): void {
-    if (this.finished) return;
+    if (this.finished || !this.#answered) return;
     const { flow } = this;
     const now = this.#timeline.now;
     while (this.#waiting > 0) {
@@ -238,7 +248,7 @@ export class FlowEnd implements SimEnd, FlowOwner {
 
   #count(len: number): void {
     this.received += len;
-    if (this.#allowance !== NEVER) this.#allowance -= len;
+    if (this.#allowance !== NEVER) this.#allowance = Math.max(0, this.#allowance - len);
   }
 
   #eof(): void {

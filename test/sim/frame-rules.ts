@@ -58,9 +58,11 @@ export class FrameRules {
   readonly #flows = new Map<string, Flow>();
   readonly #touched = new Set<Flow>();
   readonly #trace: string[] = [];
+  readonly #traceLines: number;
 
-  constructor(mtu: number) {
+  constructor(mtu: number, traceLines: number) {
     this.#mtu = mtu;
+    this.#traceLines = traceLines;
   }
 
   /** The last frames, for a failure's report. */
@@ -91,7 +93,7 @@ export class FrameRules {
   }
 
   #note(now: number, arrow: string, f: Flow, s: Segment, seqBase: number, ackBase: number): void {
-    if (this.#trace.length > 400) this.#trace.splice(0, 200);
+    if (this.#trace.length > this.#traceLines) this.#trace.splice(0, this.#traceLines >> 1);
     this.#trace.push(`${now.toFixed(3)} ${arrow} ${f.name} ${segmentText(s, seqBase, ackBase)}`);
   }
 

@@ -4,6 +4,7 @@ import type { Random } from '../../src/base/random.ts';
 import { Slab } from '../../src/base/slab.ts';
 import { GuestStack } from '../../src/guest/guest-stack.ts';
 import { IpAddress } from '../../src/ip/address.ts';
+import type { TcpFlow } from '../../src/tcp/flow.ts';
 import type { TcpLimits } from '../../src/tcp/limits.ts';
 import { fail, type Pair, type SimEnd } from './ends.ts';
 import { FlowEnd, type FlowEndOptions } from './flow-end.ts';
@@ -82,13 +83,13 @@ export class StackGuest implements SimGuest {
   open(pair: Pair, _localPort: number, remoteIp: number, remotePort: number): number {
     const c = this.stack.tcp.connect(IpAddress.v4(remoteIp | 0), remotePort, this.#timeline.now);
     if (typeof c === 'string') return fail(`${this.name}: connect: ${c}`);
-    pair.guest = this.#end(pair, c);
+    pair.guest = this.#end(pair, c, true);
     return c.remotePort;
   }
 
   listen(pair: Pair, port: number, _isn: number, onAccept: (end: SimEnd) => void): void {
     this.stack.tcp.listen(port, (flow) => {
-      const end = this.#end(pair, flow);
+      const end = this.#end(pair, flow, false);
       if (pair.guest === undefined) {
         pair.guest = end;
         onAccept(end);
@@ -97,9 +98,9 @@ export class StackGuest implements SimGuest {
     });
   }
 
-  #end(pair: Pair, flow: ConstructorParameters<typeof FlowEnd>[3]): FlowEnd {
+  #end(pair: Pair, flow: TcpFlow, answered: boolean): FlowEnd {
     const label = `flow ${pair.id} guest`;
-    return new FlowEnd(label, pair, pair.toHost, flow, this.#timeline, this.#random, this.#options);
+    return new FlowEnd(label, pair, pair.toHost, flow, this.#timeline, this.#random, this.#options, answered);
   }
 
   receive(frames: Uint8Array[]): void {

@@ -86,5 +86,6 @@ function waits(c: Connection, where: string, linkBlocked: boolean): void {
   }
   const acks = c.ackPending || c.ackNow;
   if (acks && c.delackDeadline === NEVER && !(c.blocked && linkBlocked)) fail(`${where}: acknowledgement owed, no timer`);
-  if (!(c.blocked && linkBlocked) && c.windowUpdateDue()) fail(`${where}: window update due and not sent`);
+  const offered = (c.rcvAdv - c.rcvNxt) | 0;
+  if (!(c.blocked && linkBlocked) && offered < c.rcvMss && c.windowUpdateDue()) fail(`${where}: window update due and not sent`);
 }

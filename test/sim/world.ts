@@ -67,14 +67,17 @@ export class World {
   readonly #baseBytes: number;
   readonly #frameBlock: number;
   readonly #alarm: Alarm;
-  readonly #start: number;
+  /** When flows are told to come to an end. */
+  readonly #endAt: number;
+  readonly #traceLines: number;
   #turnWanted = false;
   #turns = 0;
 
-  constructor(program: Program) {
+  constructor(program: Program, traceLines: number) {
     this.program = program;
+    this.#traceLines = traceLines;
     this.#random = new SeededRandom(program.seed ^ 0x5eed);
-    this.#start = this.timeline.now;
+    this.#endAt = this.timeline.now + program.endMs + 1000;
     this.limits = { ...DEFAULT_TCP_LIMITS, ...program.limits };
     this.slab = new Slab(new Uint8Array(program.memoryBytes));
     this.#frameBlock = this.slab.alloc(FRAME_BLOCK);
@@ -113,7 +116,7 @@ export class World {
     const random = new SeededRandom(seed * 31 + i);
     const mac = Uint8Array.of(0x02, 0, 0, 0, 1, i);
     const ip = parseV4(`10.0.0.${10 + i}`)!;
-    const rules = new FrameRules(mtu);
+    const rules = new FrameRules(mtu, 2 * this.#traceLines);
     const toHost = new FaultyLink(this.program.toHost, this.timeline, random, (frames) => this.#deliver(station, frames));
     const toGuest = new FaultyLink(this.program.toGuest, this.timeline, random, (frames) => guest.receive(frames));
     const send = (frame: Uint8Array): void => toHost.send(frame);
@@ -227,7 +230,7 @@ export class World {
       if (tries < 20) this.timeline.in(500, () => this.#connect(run, tries + 1));
       return;
     }
-    const end = this.#hostEnd(run, flow);
+    const end = this.#hostEnd(run, flow, true);
     this.#script(end, plan.host);
   }
 
@@ -235,7 +238,7 @@ export class World {
     const run = this.#runOf(flow);
     if (run === undefined) fail(`SYN of ${flow.guest}:${flow.guestPort} that nobody sent`);
     const { dial, host } = run.plan;
-    const end = this.#hostEnd(run, flow);
+    const end = this.#hostEnd(run, flow, false);
     const answer = (): void => {
       if (end.finished) return;
       if (dial.kind === 'refuse') end.refuse(dial.reason);
@@ -247,11 +250,11 @@ export class World {
     if (dial.kind === 'accept') this.timeline.in(dial.afterMs, () => this.#script(end, host));
   }
 
-  #hostEnd(run: Run, flow: TcpFlow): FlowEnd {
+  #hostEnd(run: Run, flow: TcpFlow, answered: boolean): FlowEnd {
     const { plan, pair } = run;
     const options = { slowMs: plan.hostSlowMs, lend: plan.hostLends };
     const label = `flow ${plan.id} host`;
-    const end = new FlowEnd(label, pair, pair.toGuest, flow, this.timeline, this.#random, options);
+    const end = new FlowEnd(label, pair, pair.toGuest, flow, this.timeline, this.#random, options, answered);
     // An old copy of a SYN may make another; the one that the guest speaks with is the one that was or becomes established.
     const before = pair.host;
     if (before?.established !== true) pair.host = end;
@@ -274,6 +277,13 @@ export class World {
         else end[op]();
       });
     }
+    // The program is over: what is left is read, and nothing more comes.
+    const last = actions.at(-1)?.at ?? 0;
+    this.timeline.at(Math.max(this.#endAt, this.timeline.now + last + 1), () => {
+      end.resume();
+      end.resize(300_000);
+      end.shutdown();
+    });
   }
 
   // --- Rules.
@@ -293,10 +303,8 @@ export class World {
 
   /** Runs the program to its end. @throws SimFailure when a rule is broken. */
   run(): void {
-    const { timeline, program } = this;
-    const end = this.#start + program.endMs + 1000;
-    this.#until(end);
-    for (const { hosts, guests } of this.runs) for (const e of [...hosts, ...guests]) finish(e);
+    const { timeline } = this;
+    const end = this.#endAt;
     this.#until(end + FINISH_MS);
     for (const run of this.runs) this.#expectDone(run);
     for (const { hosts } of this.runs) {
@@ -389,27 +397,20 @@ export class World {
   }
 
   /** The last frames of every link, for a report. */
-  trace(lines: number): string[] {
-    return this.stations.flatMap((s) => s.rules.trace.slice(-lines));
+  get trace(): string[] {
+    return this.stations.flatMap((s) => s.rules.trace.slice(-this.#traceLines));
   }
-}
-
-/** The program is over: read what is left, say that nothing more comes. */
-function finish(end: SimEnd): void {
-  end.resume();
-  end.resize(300_000);
-  end.shutdown();
 }
 
 /** Runs a program. @returns what went wrong, with the last frames; undefined if nothing. */
 export function runProgram(program: Program, lines = 60): string | undefined {
   let world: World | undefined;
   try {
-    world = new World(program);
+    world = new World(program, lines);
     world.run();
     return undefined;
   } catch (error) {
     const what = error instanceof SimFailure ? error.message : `${(error as Error).stack}`;
-    return [what, ...(world?.trace(lines) ?? [])].join('\n    ');
+    return [what, ...(world?.trace ?? [])].join('\n    ');
   }
 }

@@ -110,6 +110,8 @@ export class FakeOwner implements FlowOwner {
   readonly flow: TcpFlow;
   readonly events: string[] = [];
   received = '';
+  /** Whether it takes what comes. */
+  reading = true;
   closedWith: CloseReason | undefined;
 
   constructor(flow: TcpFlow) {
@@ -123,7 +125,7 @@ export class FakeOwner implements FlowOwner {
 
   onReadable(now: number): void {
     const { flow } = this;
-    while (flow.readable > 0) {
+    while (this.reading && flow.readable > 0) {
       const at = flow.readableOffset;
       this.received += String.fromCharCode(...flow.mem.subarray(at, at + flow.readable));
       flow.consume(flow.readable, now);
@@ -365,7 +367,8 @@ export function segment(talk: Talk, flags: number, payload = '', more: Partial<f
 /** Opens a flow of `vm` all the way. */
 export function establish(vm: FakeVm, srcPort = 40_000, dst = OUTSIDE, dstPort = 80): Talk {
   const seq = 1000;
-  const [synAck] = vm.send(vm.tcp(dst, { srcPort, dstPort, seq, flags: frames.SYN, options: [2, 4, 5, 180] }));
+  const answers = vm.send(vm.tcp(dst, { srcPort, dstPort, seq, flags: frames.SYN, options: [2, 4, 5, 180] }));
+  const synAck = answers.find((f) => f.tcp?.dstPort === srcPort && f.tcp.flags & frames.SYN);
   if (synAck?.tcp === undefined) throw new Error('no SYN-ACK');
   const owner = vm.rig.flows.at(-1)!;
   const talk: Talk = { vm, owner, dst, srcPort, dstPort, seq: seq + 1, ack: (synAck.tcp.seq + 1) | 0 };

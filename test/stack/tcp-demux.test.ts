@@ -154,7 +154,7 @@ t.test('a flow from SYN to the end, with frames in packet memory and elsewhere',
 t.test('the same ports of two VMs, and of two destinations, are flows of their own', (t) => {
   const { rig, a, b } = two();
   const talks = [establish(a), establish(b), establish(a, 40_000, '198.51.100.7'), establish(a, 40_000, OUTSIDE, 81)];
-  talks.forEach((talk, i) => talk.vm.send(segment(talk, ACK, `flow ${i}`)));
+  for (const [i, talk] of talks.entries()) talk.vm.send(segment(talk, ACK, `flow ${i}`));
   t.same(
     talks.map((talk) => talk.owner.received),
     ['flow 0', 'flow 1', 'flow 2', 'flow 3'],

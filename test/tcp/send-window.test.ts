@@ -105,11 +105,13 @@ script('TCP-FCS-05 shrunk over data in flight: no new data, the old within the w
   // Only what lies within the window comes again.
   const again = s.drain();
   must(again.length > 0 && again.every((x) => s.flow.seqOf(x) + x.payload.length <= 3001), 'beyond the shrunk window');
+  s.flow.received = 3001;
   s.guest({ ack: 3001, win: 60_000 });
-  s.advance(10_000);
-  s.drain();
-  s.guest({ ack: 12_001 });
-  s.drain();
+  for (let i = 0; i < 20 && s.flow.received < 12_001; i++) {
+    s.drain();
+    s.guest({});
+    s.advance(200);
+  }
   must(s.connection!.sent.count === 0 && s.connection!.snd.used === 0, 'not all was sent');
 });
 
@@ -164,7 +166,7 @@ script('TCP-FCS-05 shrunk to 0, the peer keeps what it has: its ACK ends it', (s
 });
 
 script('TCP-FCS-06 a window smaller than a segment with data in flight: waits, for half of the largest or the override', (s) => {
-  s.establish({ ws: false, mss: 1460, win: 10_000 });
+  s.establish({ ws: false, mss: 1460, win: 10_000, sackOk: false });
   s.host.write(20_000);
   s.drain();
   // 6 * 1460 = 8760 are in flight; less than a segment is left of the window.
