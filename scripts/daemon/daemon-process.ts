@@ -7,7 +7,7 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { daemonLaunch, ownFolder } from './ordinary-user.ts';
+import { daemonLaunch, ownFolder, WITHOUT_HOOKS } from './ordinary-user.ts';
 
 /** How to start it. */
 export interface DaemonOptions {
@@ -88,7 +88,12 @@ export class DaemonProcess {
       ...(options.args ?? []),
     ];
     const started = performance.now();
-    const child = spawn(node, args, { ...user, env: environment(), cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn('env', [...WITHOUT_HOOKS, node, ...args], {
+      ...user,
+      env: environment(),
+      cwd: folder,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     const daemon = new DaemonProcess(child, folder);
     running.add(daemon);
     void daemon.exited.then(() => running.delete(daemon));

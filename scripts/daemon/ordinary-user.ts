@@ -9,6 +9,12 @@ import { daemonEntry, isRoot, projectRoot } from '../project.ts';
 
 const NOBODY = 65_534;
 
+/**
+ * Arguments for env(1) before those of a node program: a test runner puts its own loader into NODE_OPTIONS of every child, even
+ * when told another environment, and the daemon is to be measured without it (and may not be able to read it).
+ */
+export const WITHOUT_HOOKS: readonly string[] = ['-u', 'NODE_OPTIONS'];
+
 /** How to start the daemon. */
 export interface Launch {
   readonly node: string;
@@ -19,18 +25,10 @@ export interface Launch {
 
 let launch: Launch | undefined;
 
-function readableByNobody(node: string, main: string): boolean {
-  const check = spawnSync(
-    node,
-    ['-e', 'fs.accessSync(process.argv[1]); import(process.argv[2])', main, 'data:text/javascript,'],
-    {
-      uid: NOBODY,
-      gid: NOBODY,
-      cwd: '/',
-      stdio: 'ignore',
-    },
-  );
-  return check.status === 0;
+/** Runs a node program as nobody. @returns true if it ended well. */
+function runsAsNobody(node: string, args: readonly string[]): boolean {
+  const options = { uid: NOBODY, gid: NOBODY, cwd: '/', stdio: 'ignore' } as const;
+  return spawnSync('env', [...WITHOUT_HOOKS, node, ...args], options).status === 0;
 }
 
 /** Copies the compiled sources, the run-time packages and, if need be, node itself. */
@@ -53,7 +51,7 @@ function stage(node: string, main: string): Launch {
     cpSync(path, join(folder, inside), { recursive: true });
   }
   let program = node;
-  if (spawnSync(node, ['-e', '0'], { uid: NOBODY, gid: NOBODY, cwd: '/', stdio: 'ignore' }).status !== 0) {
+  if (!runsAsNobody(node, ['-e', '0'])) {
     program = join(folder, 'node');
     cpSync(realpathSync(node), program);
   }
@@ -68,7 +66,8 @@ export function daemonLaunch(): Launch {
   const main = daemonEntry();
   if (!existsSync(main)) throw new Error(`${main} is missing: run \`npm run build:test\` first`);
   if (!isRoot) launch = { node, main, user: {} };
-  else if (readableByNobody(node, main)) launch = { node, main, user: { uid: NOBODY, gid: NOBODY } };
+  else if (runsAsNobody(node, ['-e', 'fs.accessSync(process.argv[1])', main]))
+    launch = { node, main, user: { uid: NOBODY, gid: NOBODY } };
   else launch = stage(node, main);
   return launch;
 }

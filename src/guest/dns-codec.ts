@@ -2,7 +2,7 @@
 // trust: whether a reply is the one that was asked for is checked here too (RFC 5452).
 
 import { getI32, getU16, setU16 } from '../base/bytes.ts';
-import { CLASS_IN, FLAG_RD, HEADER_BYTES, TYPE_OPT, TYPE_PTR } from '../dns/message.ts';
+import { CLASS_IN, FLAG_RD, HEADER_BYTES, TYPE_OPT } from '../dns/message.ts';
 import { NAME_MAX_BYTES, nameFromText, nameToText, readName, skipName } from '../dns/name.ts';
 import { ResponseView, ttlSec } from '../dns/response.ts';
 import { formatV4, IpAddress } from '../ip/address.ts';
@@ -13,7 +13,7 @@ export const DNS_TYPES = {
   NS: 2,
   CNAME: 5,
   SOA: 6,
-  PTR: TYPE_PTR,
+  PTR: 12,
   MX: 15,
   TXT: 16,
   AAAA: 28,

@@ -5,7 +5,6 @@ import { copyBytes } from '../base/bytes.ts';
 import { sumBytes } from '../base/checksum.ts';
 import type { Millis } from '../base/clock.ts';
 import { Drop } from '../base/drop.ts';
-import type { Neighbours } from '../ethernet/neighbours.ts';
 import type { Cidr4 } from '../ip/address.ts';
 import {
   echoReplyInPlace,
@@ -40,6 +39,12 @@ export interface PingWaiter {
   onError(type: number, code: number, src: number): void;
 }
 
+/** What ICMP asks of the guest's stack. */
+export interface GuestIcmpUplink {
+  /** Keeps the first `len` bytes of `packet` until the hop's MAC is known. @returns false if there is no room (counted). */
+  hold(hop: NextHop, packet: Uint8Array, len: number, now: Millis): boolean;
+}
+
 export class GuestIcmp {
   /** For RFC 1122's rules of when to be silent; undefined while the guest has no address. */
   network: Cidr4 | undefined = undefined;
@@ -47,7 +52,7 @@ export class GuestIcmp {
   readonly #egress: GuestEgress;
   readonly #tcp: GuestTcp;
   readonly #udp: GuestUdp;
-  readonly #neighbours: Neighbours;
+  readonly #uplink: GuestIcmpUplink;
   readonly #icmp = new IcmpView();
   readonly #quote = new QuoteView();
   readonly #limiter = new IcmpRateLimiter();
@@ -61,11 +66,11 @@ export class GuestIcmp {
     egress: GuestEgress,
     tcp: GuestTcp,
     udp: GuestUdp,
-    neighbours: Neighbours,
+    uplink: GuestIcmpUplink,
     firstPing: number,
   ) {
     this.#stats = stats;
-    this.#neighbours = neighbours;
+    this.#uplink = uplink;
     this.#egress = egress;
     this.#tcp = tcp;
     this.#udp = udp;
@@ -153,10 +158,7 @@ export class GuestIcmp {
       if (this.#egress.sendIpv4(hop.mac, 0, PROTO_ICMP, src, dst, q, IPV4_HEADER, ICMP_HEADER + len, ttl)) return key;
     } else {
       emitIpv4Header(q, 0, total, 0, 0, ttl, PROTO_ICMP, src, dst);
-      if (this.#neighbours.hold(hop.ip, q, 0, total, now)) {
-        this.#neighbours.poll(now);
-        return key;
-      }
+      if (this.#uplink.hold(hop, q, total, now)) return key;
     }
     this.#pings.delete(key);
     return undefined;

@@ -99,8 +99,8 @@ export class GuestStack implements NeighbourSink, ReassemblySink, GuestTcpUplink
     this.#neighbours = new Neighbours(this, { maxPerPort: 1024, moveHoldMs: 0 });
     this.#reassembler = new Ipv4Reassembler(slab, random, this);
     this.tcp = new GuestTcp(slab, config.tcp, this.stats, this.egress, this, random);
-    this.udp = new GuestUdp(this.stats, this.egress, this, this.#neighbours, random);
-    this.icmp = new GuestIcmp(this.stats, this.egress, this.tcp, this.udp, this.#neighbours, random.i32());
+    this.udp = new GuestUdp(this.stats, this.egress, this, random);
+    this.icmp = new GuestIcmp(this.stats, this.egress, this.tcp, this.udp, this, random.i32());
   }
 
   get mac(): Uint8Array {
@@ -165,7 +165,8 @@ export class GuestStack implements NeighbourSink, ReassemblySink, GuestTcpUplink
     this.#now = now;
     this.#inBatch = true;
     this.tcp.dropAll(CloseReason.VmGone);
-    while (!this.tcp.runTurns(now));
+    // Owners may open anew when they hear of it; what they open then ends with the next time-out.
+    for (let round = 0; round < 64 && !this.tcp.runTurns(now); round++);
     this.#reassembler.dropVm(THE_PORT);
     this.#inBatch = false;
   }
@@ -306,13 +307,18 @@ export class GuestStack implements NeighbourSink, ReassemblySink, GuestTcpUplink
     return hop;
   }
 
+  hold(hop: NextHop, packet: Uint8Array, len: number, now: Millis): boolean {
+    if (!this.#neighbours.hold(hop.ip, packet, 0, len, now)) return false;
+    hop.resolving = true;
+    this.#neighbours.poll(now);
+    return true;
+  }
+
   resolve(hop: NextHop): void {
     // An empty packet stands for the connections that wait; `sendHeld` gets it back.
-    if (this.#neighbours.hold(hop.ip, NO_MAC, 0, 0, this.#now)) this.#neighbours.poll(this.#now);
-    else {
-      this.tcp.hopFailed(hop);
-      hop.settle();
-    }
+    if (hop.resolving || this.hold(hop, NO_MAC, 0, this.#now)) return;
+    this.tcp.hopFailed(hop);
+    hop.settle();
   }
 
   /** Calls back once it is known whether `dst` can be reached on this network; at once where it is known already. */
@@ -353,6 +359,7 @@ export class GuestStack implements NeighbourSink, ReassemblySink, GuestTcpUplink
     const hop = this.#hops.get(ip);
     if (hop === undefined) return;
     hop.known = false;
+    hop.resolving = false;
     this.tcp.hopFailed(hop);
     hop.settle();
   }

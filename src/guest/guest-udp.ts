@@ -7,7 +7,6 @@ import type { Millis } from '../base/clock.ts';
 import { Drop } from '../base/drop.ts';
 import { type Random, randomBelow } from '../base/random.ts';
 import { BROADCAST_MAC } from '../ethernet/mac.ts';
-import type { Neighbours } from '../ethernet/neighbours.ts';
 import { DEFAULT_TTL, emitIpv4Header, IPV4_HEADER, type Ipv4View, PROTO_UDP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
 import { emitUdpHeader, UDP_HEADER, UDP_MAX_PAYLOAD, UdpView } from '../ip/udp.ts';
 import type { GuestEgress } from './guest-egress.ts';
@@ -32,24 +31,24 @@ export interface GuestUdpUplink {
   /** Whether a destination is a broadcast address of the guest's network. */
   isBroadcast(dst: number): boolean;
   route(dst: number): NextHop | undefined;
+  /** Keeps the first `len` bytes of `packet` until the hop's MAC is known. @returns false if there is no room (counted). */
+  hold(hop: NextHop, packet: Uint8Array, len: number, now: Millis): boolean;
 }
 
 export class GuestUdp {
   readonly #stats: GuestStats;
   readonly #egress: GuestEgress;
   readonly #uplink: GuestUdpUplink;
-  readonly #neighbours: Neighbours;
   readonly #random: Random;
   readonly #ports = new Map<number, DatagramReceiver>();
   readonly #udp = new UdpView();
   /** One whole datagram on its way out, before it is cut into packets. */
   readonly #scratch = new Uint8Array(IPV4_HEADER + UDP_HEADER + UDP_MAX_PAYLOAD);
 
-  constructor(stats: GuestStats, egress: GuestEgress, uplink: GuestUdpUplink, neighbours: Neighbours, random: Random) {
+  constructor(stats: GuestStats, egress: GuestEgress, uplink: GuestUdpUplink, random: Random) {
     this.#stats = stats;
     this.#egress = egress;
     this.#uplink = uplink;
-    this.#neighbours = neighbours;
     this.#random = random;
   }
 
@@ -123,9 +122,7 @@ export class GuestUdp {
     if (hop !== undefined && !hop.known) {
       // It waits for ARP, bounded.
       emitIpv4Header(q, 0, IPV4_HEADER + total, 0, 0, DEFAULT_TTL, PROTO_UDP, src, dst);
-      if (!this.#neighbours.hold(hop.ip, q, 0, IPV4_HEADER + total, now)) return 'ENOBUFS';
-      this.#neighbours.poll(now);
-      return '';
+      return this.#uplink.hold(hop, q, IPV4_HEADER + total, now) ? '' : 'ENOBUFS';
     }
     const mac = hop === undefined ? BROADCAST_MAC : hop.mac;
     return this.#egress.sendIpv4(mac, 0, PROTO_UDP, src, dst, q, IPV4_HEADER, total) ? '' : 'ENOBUFS';

@@ -10,6 +10,8 @@ export class NextHop {
   readonly mac: Uint8Array = new Uint8Array(6);
   /** `mac` can be sent to. */
   known = false;
+  /** It is being asked for. */
+  resolving = false;
   /** Connections that wait for `mac`. */
   waiting: Connection[] = [];
   /** Others who wait: told whether `mac` is known now. */
@@ -22,6 +24,7 @@ export class NextHop {
   learn(mac: Uint8Array, macOff: number): void {
     copyMac(mac, macOff, this.mac, 0);
     this.known = true;
+    this.resolving = false;
     this.settle();
   }
 

@@ -137,7 +137,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     if ((c.path as Path | undefined)?.port !== port) return Drop.TcpWrongVm;
     try {
       const verdict = input(c, seg, now);
-      if (verdict === Verdict.NewSyn) return this.#unknown(port, ip, macBuf, srcMacOff, now);
+      if (verdict === Verdict.NewSyn) return this.#unknown(port, ip, macBuf, srcMacOff, now, c.sndNxt);
       if (verdict === Verdict.Reset) this.#resetFor(c.path as Path, dst, src, now);
     } catch (error) {
       this.#bug(c, error, now);
@@ -146,7 +146,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   }
 
   /** RFC 9293 3.10.7.1 and 3.10.7.2 for `#seg`. */
-  #unknown(port: VmPort, ip: Ipv4View, macBuf: Uint8Array, srcMacOff: number, now: Millis): Drop {
+  #unknown(port: VmPort, ip: Ipv4View, macBuf: Uint8Array, srcMacOff: number, now: Millis, issAbove?: number): Drop {
     const seg = this.#seg;
     const { flags } = seg;
     if (isMartianV4(ip.dst) || ip.src === ip.dst) return Drop.TcpMartian;
@@ -174,6 +174,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       now,
     );
     c.path = port.pathTo(macBuf, srcMacOff);
+    c.issAbove = issAbove;
     port.flows++;
     this.table.add(c);
     this.opening++;

@@ -75,6 +75,8 @@ export class Connection implements TcpFlow, Deadlined {
 
   // Send sequence space, RFC 9293 3.3.1.
   iss: Seq = 0;
+  /** SND.NXT of the flow whose 4-tuple this one takes over; our ISN lies above it (RFC 6191, RFC 9293 MAY-2). */
+  issAbove: Seq | undefined = undefined;
   sndUna: Seq = 0;
   /** Next to be sent for the first time. */
   sndNxt: Seq = 0;
@@ -84,8 +86,8 @@ export class Connection implements TcpFlow, Deadlined {
   /** Largest window the peer ever offered: Max(SND.WND). */
   sndWndMax = 0;
   sndWndShift = 0;
-  /** The window of the peer's SYN: the first it ever showed. */
-  firstWnd = 0;
+  /** What the peer's MSS, our link and the path allow. */
+  pathMss: number;
   /** Effective send MSS, without options. */
   effSndMss: number;
   /** Our own MSS, from the link's MTU. */
@@ -217,6 +219,7 @@ export class Connection implements TcpFlow, Deadlined {
     this.remotePort = remotePort;
     this.vm = vm;
     this.linkMss = linkMss;
+    this.pathMss = linkMss;
     this.effSndMss = linkMss;
     this.active = active;
     this.tsOffset = tsOffset;
@@ -383,7 +386,15 @@ export class Connection implements TcpFlow, Deadlined {
 
   orphan(now: Millis): void {
     this.orphaned = true;
-    if (this.state === State.FinWait2) this.lifeDeadline = now + this.env.limits.finWait2Ms;
+    // Bytes that nobody will read now (RFC 2525 2.17, TCP-FIN-09).
+    if (this.rcv.ring.used > 0) {
+      this.release();
+      this.abort(CloseReason.HostReset, now);
+      return;
+    }
+    if (this.state !== State.FinWait2) return;
+    this.lifeDeadline = now + this.env.limits.finWait2Ms;
+    this.env.arm(this);
   }
 
   // --- The end.
@@ -396,6 +407,8 @@ export class Connection implements TcpFlow, Deadlined {
     this.clearTimers();
     if (this.opening) this.opened();
     this.env.gone(this);
+    // Bytes that came in one read with the guest's reset go to the host before it (TCP-RST-08).
+    const unread = tell && this.owner && reason === CloseReason.GuestReset ? this.events & EVENT_READABLE : 0;
     this.events = 0;
     this.snd.close();
     this.sent.clear();
@@ -403,9 +416,9 @@ export class Connection implements TcpFlow, Deadlined {
     if (!tell) this.owner = undefined;
     if (reason === CloseReason.Done && this.owner) this.finish();
     else {
-      this.rcv.close();
+      if (unread === 0) this.rcv.close();
       if (!this.owner) return;
-      this.events = EVENT_CLOSED;
+      this.events = EVENT_CLOSED | unread;
       this.env.wake(this);
     }
   }
@@ -451,6 +464,7 @@ export class Connection implements TcpFlow, Deadlined {
     this.events = 0;
     if (owner) {
       if (events & EVENT_CLOSED) {
+        if (events & EVENT_READABLE && this.rcv.ring.used > 0 && !this.rcv.pinned) owner.onReadable(now);
         this.owner = undefined;
         owner.onClosed(this.closeReason, now);
         // Every byte was taken, or nobody takes it any more.

@@ -16,7 +16,6 @@ export class Cubic implements CongestionControl {
   k = 0;
   wEst = 0;
   #epochStart: Millis = -1;
-  #cwndEpoch = 0;
   #prior = { cwnd: 0, ssthresh: 0, wMax: 0 };
 
   constructor(mss: number) {
@@ -31,7 +30,6 @@ export class Cubic implements CongestionControl {
     const cwnd = this.cwnd / mss;
     if (this.#epochStart < 0) {
       this.#epochStart = now;
-      this.#cwndEpoch = cwnd;
       this.wEst = cwnd;
       if (cwnd >= this.wMax) {
         this.wMax = cwnd;
@@ -43,7 +41,8 @@ export class Cubic implements CongestionControl {
     const w = C * (t + rtt / 1000 - this.k) ** 3 + this.wMax;
     // RFC 9438 4.2: at most 1.5 x cwnd a round trip.
     const target = Math.min(Math.max(w, cwnd), 1.5 * cwnd);
-    this.wEst += (cwnd < this.#cwndEpoch ? 1 : ALPHA) * (segs / cwnd);
+    // From the window at the last reduction on, Reno's own pace (RFC 9438 4.3).
+    this.wEst += (this.wEst >= this.#prior.cwnd / mss ? 1 : ALPHA) * (segs / cwnd);
     const cubicNow = C * (t - this.k) ** 3 + this.wMax;
     let next = cwnd;
     if (cubicNow < this.wEst) next = Math.max(cwnd, this.wEst);

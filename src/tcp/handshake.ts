@@ -30,16 +30,16 @@ export function takeSyn(c: Connection, seg: SegmentView, now: Millis): void {
   c.sndWnd = seg.segWnd;
   c.sndWndMax = seg.segWnd;
   c.sndWl1 = seg.segSeq;
-  c.firstWnd = seg.segWnd;
   const peerMss = seg.mss < 0 ? (c.guest.isV4 ? DEFAULT_MSS_V4 : DEFAULT_MSS_V6) : Math.max(seg.mss, limits.mssFloor);
-  c.effSndMss = Math.min(peerMss, c.linkMss);
-  if (seg.segWnd > 0) limitMss(c, seg.segWnd);
+  c.pathMss = Math.min(peerMss, c.linkMss);
+  c.effSndMss = c.pathMss;
+  limitMss(c);
   c.cc = newCongestion(limits, c.effSndMss);
 }
 
-/** No segment above half of the guest's first window: a receiver that waits for more would stall (slirp4netns #128). */
-export function limitMss(c: Connection, firstWindow: number): void {
-  c.effSndMss = Math.min(c.effSndMss, Math.max(c.env.limits.mssFloor, DEFAULT_MSS_V4, firstWindow >>> 1));
+/** No segment above half of the largest window the guest has shown: a receiver that waits for more would stall (slirp4netns #128). */
+export function limitMss(c: Connection): void {
+  if (c.sndWndMax > 0) c.effSndMss = Math.min(c.pathMss, Math.max(DEFAULT_MSS_V4, c.sndWndMax >>> 1));
 }
 
 /** The configured congestion control. */

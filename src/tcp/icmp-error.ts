@@ -3,7 +3,7 @@
 import type { Millis } from '../base/clock.ts';
 import type { Connection } from './connection.ts';
 import { CloseReason } from './flow.ts';
-import { DEFAULT_MSS_V4 } from './limits.ts';
+import { limitMss } from './handshake.ts';
 import { markAllLost } from './output.ts';
 import { type Seq, seqGeq, seqLt } from './seq.ts';
 import { State } from './state.ts';
@@ -38,7 +38,7 @@ export function icmpError(c: Connection, kind: IcmpError, seq: Seq, mtu: number,
     stats.icmpIgnored++;
     return;
   }
-  const current = c.effSndMss + 40;
+  const current = c.pathMss + 40;
   let path = mtu === 0 ? (PLATEAUS.find((p) => p < current) ?? MTU_FLOOR) : mtu;
   path = Math.max(path, MTU_FLOOR);
   if (path >= current) {
@@ -46,7 +46,8 @@ export function icmpError(c: Connection, kind: IcmpError, seq: Seq, mtu: number,
     return;
   }
   stats.icmpAccepted++;
-  c.effSndMss = Math.max(path - 40, Math.min(DEFAULT_MSS_V4, c.effSndMss));
+  c.pathMss = path - 40;
+  limitMss(c);
   // What was too big is sent again at once, in smaller pieces; the window is not cut for it (RFC 1191 6.4).
   if (c.sent.count > 0) markAllLost(c, false);
   c.lastSendAt = now;

@@ -6,7 +6,7 @@ import { type Millis, NEVER } from '../base/clock.ts';
 import type { Connection } from './connection.ts';
 import { CloseReason } from './flow.ts';
 import { limitMss, takeSyn } from './handshake.ts';
-import { challengeAck, markAllLost, sendSynAck } from './output.ts';
+import { challengeAck, markAllLost, sendReset, sendSynAck } from './output.ts';
 import { onAck } from './recovery.ts';
 import { FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, type SegmentView } from './segment.ts';
 import { type Seq, seqAdd, seqGeq, seqGt, seqLeq, seqLt } from './seq.ts';
@@ -25,6 +25,7 @@ export type Verdict = (typeof Verdict)[keyof typeof Verdict];
 /** RFC 9293 3.10.7 for one segment of a known connection. */
 export function input(c: Connection, seg: SegmentView, now: Millis): Verdict {
   c.lastRecvAt = now;
+  c.keepaliveProbes = 0;
   c.env.stats.segmentsFromGuest++;
   switch (c.state) {
     case State.Closed:
@@ -80,7 +81,7 @@ function synSent(c: Connection, seg: SegmentView, now: Millis): Verdict {
   }
   c.sndUna = seg.segAck;
   c.sndWl2 = seg.segAck;
-  if (c.synTries === 0) c.rtt.sample(now - c.lastSendAt, now);
+  sampleHandshake(c, now);
   // The window that a SYN-ACK shows is ours to announce anew, scaled now.
   establish(c, now);
   c.ackNow = true;
@@ -91,6 +92,8 @@ function synReceived(c: Connection, seg: SegmentView, now: Millis): Verdict {
   if (seg.flags & FLAG_SYN && !(seg.flags & (FLAG_ACK | FLAG_RST))) {
     // The same SYN: our SYN-ACK was lost (TCP-SYN-03). Another ISN: the guest opens anew (TCP-SYN-15).
     if (seg.segSeq === c.irs) {
+      c.retransmits++;
+      c.env.stats.retransmits++;
       sendSynAck(c, now);
       return Verdict.Done;
     }
@@ -199,12 +202,19 @@ function synchronized(c: Connection, seg: SegmentView, now: Millis): Verdict {
   takeAck(c, seg, now);
   if ((c.state as State) === State.Closed) return Verdict.Done;
 
+  // Nobody is left to read it: a clean end would be a lie (RFC 1122 4.2.2.13, TCP-FIN-08).
+  if (c.orphaned && seg.payloadLen > 0 && seqGt(seqAdd(seg.segSeq, seg.payloadLen), c.rcvNxt)) {
+    sendReset(c, now);
+    c.close(CloseReason.HostReset, true);
+    return Verdict.Done;
+  }
+
   // Sixth: URG is data like other data (RFC 6093). Seventh: the text; eighth: FIN.
   if (seg.payloadLen > 0 || seg.flags & FLAG_FIN) {
     if (canReceive(c.state)) takeText(c, seg, wnd, now);
     // RFC 9293: text and FIN after the FIN are ignored, but acknowledged.
     else c.ackNow = true;
-  } else if (c.keepaliveProbes > 0) c.keepaliveProbes = 0;
+  }
   c.env.wake(c);
   return Verdict.Done;
 }
@@ -221,7 +231,9 @@ function answer(c: Connection, seg: SegmentView, now: Millis): void {
 
 /** RFC 7323 4.3 (2): only from segments that do not lie beyond what was acknowledged. */
 function takeTimestamp(c: Connection, seg: SegmentView, now: Millis): void {
-  if (c.tsOk && seg.hasTs && seqLeq(seg.segSeq, c.lastAckSent) && ((seg.tsVal - c.tsRecent) | 0) >= 0) {
+  if (!c.tsOk || !seg.hasTs || seqGt(seg.segSeq, c.lastAckSent)) return;
+  // After 24 idle days TS.Recent is void: whatever comes takes its place (RFC 7323 5.5).
+  if (((seg.tsVal - c.tsRecent) | 0) >= 0 || now - c.tsRecentAt >= c.env.limits.pawsIdleMs) {
     c.tsRecent = seg.tsVal;
     c.tsRecentAt = now;
   }
@@ -233,9 +245,14 @@ function completeHandshake(c: Connection, seg: SegmentView, now: Millis): void {
   c.sndWndMax = Math.max(c.sndWndMax, c.sndWnd);
   c.sndWl1 = seg.segSeq;
   c.sndWl2 = seg.segAck;
-  if (c.synTries === 0) c.rtt.sample(now - c.lastSendAt, now);
-  else c.rtt.rto = Math.max(c.env.limits.rtoAfterSynLossMs, c.rtt.rto);
+  sampleHandshake(c, now);
   establish(c, now);
+}
+
+/** A SYN or SYN-ACK that was sent once gives the first sample (Karn); after one that timed out data starts at 3 s (RFC 6298 5.7). */
+function sampleHandshake(c: Connection, now: Millis): void {
+  if (c.synTries > 0) c.rtt.rto = c.env.limits.rtoAfterSynLossMs;
+  else if (c.retransmits === 0) c.rtt.sample(now - c.lastSendAt, now);
 }
 
 function establish(c: Connection, now: Millis): void {
@@ -244,8 +261,7 @@ function establish(c: Connection, now: Millis): void {
   c.synTries = 0;
   c.opened();
   c.env.stats.established++;
-  // A guest whose SYN showed no window shows its first one now.
-  if (c.firstWnd === 0 && c.sndWnd > 0) limitMss(c, c.sndWnd);
+  limitMss(c);
   // More than the SYN's unscaled field could say is offered from the next segment on.
   if (c.wndScaleOk) c.rcv.raise(4 * c.linkMss);
   c.events |= EVENT_ESTABLISHED | EVENT_WRITABLE;
@@ -304,8 +320,8 @@ function takeWindow(c: Connection, wnd: number): void {
   const was = c.sndWnd;
   c.sndWnd = wnd;
   if (wnd > c.sndWndMax) {
-    if (c.sndWndMax === 0) limitMss(c, wnd);
     c.sndWndMax = wnd;
+    limitMss(c);
   }
   if (was === 0 && wnd > 0) {
     c.persistDeadline = NEVER;

@@ -69,14 +69,14 @@ function sendLost(c: Connection, now: Millis): boolean {
   const sent = c.sent;
   let start = c.sndUna;
   for (let i = 0; i < sent.count && c.lostBytes > 0; i++) {
-    const end = sent.endOf(i);
     if (sent.flags(i) & SENT_LOST) {
       const inFlight = pipe(c);
-      const len = (end - start) | 0;
+      const len = (sent.endOf(i) - start) | 0;
       if (inFlight > 0 && inFlight + len > c.cc.cwnd) return true;
       if (!resend(c, i, start, now)) return !c.blocked;
     }
-    start = end;
+    // Read after the resend: it may have cut the entry in two.
+    start = sent.endOf(i);
   }
   return true;
 }
@@ -286,16 +286,19 @@ function emitSack(c: Connection, at: number, blocks: number): number {
   mem[at + 2] = OPT_SACK;
   mem[at + 3] = 2 + 8 * blocks;
   at += 4;
+  const a = c.assembler;
+  let first = -1;
   if (c.dsackLeft !== c.dsackRight) {
     setU32(mem, at, c.dsackLeft);
     setU32(mem, at + 4, c.dsackRight);
+    // A duplicate inside a range: that range comes next, or the duplicate could not be told from news (RFC 2883 4).
+    if (a !== undefined) first = a.find(c.dsackLeft);
     c.dsackLeft = c.dsackRight;
     at += 8;
     blocks--;
   }
-  const a = c.assembler;
   if (a === undefined || blocks === 0) return at;
-  const first = Math.max(0, a.find(a.recent));
+  if (first < 0) first = Math.max(0, a.find(a.recent));
   for (let n = 0; n < blocks; n++) {
     // The most recent range, then the others from the right: those nearest to what is being sent now.
     let i = n === 0 ? first : a.count - n;

@@ -31,7 +31,7 @@ export function onAck(c: Connection, seg: SegmentView, ack: Seq, duplicate: bool
   }
   if (dsack && c.undoRetrans > 0) c.undoRetrans--;
   if (acked > 0) {
-    c.dupAcks = 0;
+    delivered -= forgetDuplicates(c, ack, acked);
     c.backoffs = 0;
     c.rtt.reset();
     c.rtoDeadline = c.sent.count > 0 ? now + c.rtt.rto : NEVER;
@@ -41,15 +41,31 @@ export function onAck(c: Connection, seg: SegmentView, ack: Seq, duplicate: bool
   } else if (duplicate) {
     c.dupAcks++;
     c.env.stats.duplicateAcks++;
+    if (!c.sackOk) delivered = c.effSndMss;
     if (dsack && retransBefore > 0 && c.undoRetrans === 0) undo(c);
   }
   // RFC 6298 5.3 and Karn are served above; below, what is lost and how much may go.
   if (c.recovery !== Recovery.Open || c.sackedBytes > 0 || c.dupAcks > 0) detectLoss(c, acked > 0, now);
   if (c.recovery !== Recovery.Open && seqGeq(ack, c.recover) && acked > 0) leaveRecovery(c);
-  if (c.recovery === Recovery.Fast) proportionalRate(c, delivered);
+  if (c.recovery === Recovery.Fast) proportionalRate(c, delivered, acked > 0);
   else if (acked > 0 && (c.cwndLimited || c.recovery === Recovery.Loss))
     c.cc.onAck(acked, c.effSndMss, c.rtt.srtt, now);
   return acked;
+}
+
+/**
+ * Without SACK each duplicate stood for one segment that had arrived. A partial acknowledgement takes with it those that stood
+ * for its own segments, but for the one that was resent (RFC 6582 3.2, RFC 6937 3). @returns the bytes counted as delivered by them.
+ */
+function forgetDuplicates(c: Connection, ack: Seq, acked: number): number {
+  if (c.sackOk || c.recovery !== Recovery.Fast || seqGeq(ack, c.recover)) {
+    c.dupAcks = 0;
+    return 0;
+  }
+  const mss = c.effSndMss;
+  const own = Math.min(c.dupAcks, Math.max(0, Math.ceil(acked / mss) - 1));
+  c.dupAcks -= own;
+  return own * mss;
 }
 
 /** Removes what is cumulatively acknowledged. @returns bytes delivered by it that no SACK had reported before. */
@@ -216,16 +232,16 @@ function enterRecovery(c: Connection, now: Millis): void {
 }
 
 /** RFC 6937 3: cwnd shrinks to ssthresh in step with what is delivered. */
-function proportionalRate(c: Connection, delivered: number): void {
+function proportionalRate(c: Connection, delivered: number, advanced: boolean): void {
   const mss = c.effSndMss;
   const inFlight = pipe(c);
-  c.prrDelivered += delivered;
+  c.prrDelivered += Math.max(0, delivered);
   let allowed: number;
   if (inFlight > c.cc.ssthresh)
     allowed = Math.ceil((c.prrDelivered * c.cc.ssthresh) / Math.max(1, c.recoverFs)) - c.prrOut;
   else allowed = Math.min(c.cc.ssthresh - inFlight, Math.max(c.prrDelivered - c.prrOut, delivered) + mss);
-  // The first retransmission of an episode is never held back.
-  if (c.prrOut === 0) allowed = Math.max(allowed, mss);
+  // The first retransmission of an episode is never held back; nor, without SACK, the one that a partial ACK asks for (RFC 6582).
+  if (c.prrOut === 0 || (!c.sackOk && advanced)) allowed = Math.max(allowed, mss);
   c.cc.cwnd = inFlight + Math.max(0, allowed);
 }
 

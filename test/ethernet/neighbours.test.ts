@@ -19,6 +19,15 @@ function setup(options?: NeighbourOptions) {
   return { table, take };
 }
 
+t.test('what waits is a copy, also of packet memory that is a Buffer', async (t) => {
+  const { table, take } = setup();
+  const buf = Buffer.of(0, 1, 2, 3);
+  t.ok(table.hold(9, buf, 1, 2, 0));
+  buf.fill(77);
+  table.learn(9, mac, 0, 4, 20);
+  t.same(take(), ['send 9 port 4 1.2']);
+});
+
 t.test('ARP-04 packets wait for resolution and go in order when it comes', (t) => {
   const { table, take } = setup();
   const buf = Uint8Array.of(0, 1, 2, 3, 4);

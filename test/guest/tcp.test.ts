@@ -225,6 +225,8 @@ t.test('back-pressure is the window: a reader that stops holds the sender, memor
   stuck[0]!.resume();
   up.end();
   await rig.until(() => got === taken, 'everything arrives');
+  up.resume();
+  await once(up, 'close');
 });
 
 /** Whether a socket drains within a moment. */

@@ -3,6 +3,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { DaemonProcess } from '../../scripts/daemon/daemon-process.ts';
+import { WITHOUT_HOOKS } from '../../scripts/daemon/ordinary-user.ts';
 import type { Operations } from './guest-agent.ts';
 import { Namespace, type PlugOptions } from './namespace.ts';
 
@@ -40,7 +41,7 @@ export class GuestAgent {
   /** Starts the agent in a namespace. */
   static start(namespace: Namespace): Promise<GuestAgent> {
     const program = fileURLToPath(new URL('./guest-agent.js', import.meta.url));
-    const child = namespace.spawn(process.execPath, [program], { ipc: true });
+    const child = namespace.spawn('env', [...WITHOUT_HOOKS, process.execPath, program], { ipc: true });
     child.stderr!.on('data', (chunk: Buffer) => process.stderr.write(chunk));
     const agent = new GuestAgent(child);
     return new Promise((resolve, reject) => {

@@ -522,7 +522,7 @@ export class SimpleConnection implements SimEnd {
 
   #onAlarm(): void {
     const now = this.#machine.timeline.now;
-    if (this.#ackAt <= now && !this.finished) this.#sendAck();
+    if (this.#ackAt <= now) this.#sendAck();
     if (this.#rtoAt <= now) {
       this.#rtoAt = NEVER;
       if (this.outcome === 'opening') this.#sendSyn();

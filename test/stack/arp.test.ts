@@ -1,4 +1,5 @@
 import t from 'tap';
+import { Drop } from '../../src/base/drop.ts';
 import { ALIAS, address, type FakeVm, GATEWAY, GATEWAY_MAC, ip, OUTSIDE, Rig } from './fake-link.ts';
 import { BROADCAST, ethernet } from './frames.ts';
 
@@ -124,7 +125,7 @@ t.test('ARP-04 one request a second, three tries, then the datagram is dropped a
     onWritable: () => {},
     onClosed: (reason) => closed.push(reason),
   };
-  t.equal(rig.dropped(10), 4, 'over the cap');
+  t.equal(rig.dropped(Drop.ArpUnresolved), 4, 'over the cap');
   const times: number[] = [];
   for (let i = 0; i < 50; i++) {
     rig.turn();

@@ -204,7 +204,10 @@ export class FakeVm {
 
   /** What was sent to this VM since the last call. */
   take(): frames.Frame[] {
-    return this.egress.sent.splice(0).map(frames.parseFrame);
+    return this.egress.sent.splice(0).map((bytes) => {
+      const header = frames.parseHeader(bytes);
+      return header.src === GATEWAY_MAC ? frames.parseFrame(bytes) : header;
+    });
   }
 
   /** An IPv4 packet of this VM in its frame to the gateway. */

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { ALIAS, address, establish, type FakeVm, GATEWAY, GATEWAY_MAC, OUTSIDE, Rig } from './fake-link.ts';
-import { ACK, BROADCAST, ethernet, icmp, ipv4, RST, reassemble, SYN, udp } from './frames.ts';
+import { ACK, BROADCAST, ethernet, FIN, icmp, ipv4, RST, reassemble, SYN, udp } from './frames.ts';
 
 function one(options = {}): { rig: Rig; a: FakeVm } {
   const rig = new Rig(options);
@@ -204,6 +204,27 @@ t.test(
     t.end();
   },
 );
+
+t.test('RFC 1191 every byte in flight is sent again in pieces that fit, the FIN once, and no empty segments', (t) => {
+  const { rig, a } = one();
+  const talk = establish(a);
+  talk.owner.flow.write(payloadOf(4000), 0, 4000, rig.now);
+  rig.turn();
+  talk.owner.flow.shutdown(rig.now);
+  rig.turn();
+  const quote = a.take()[0]!.ip!.bytes.slice(0, 28);
+  const again = a.send(a.packet({ dst: GATEWAY, protocol: 1 }, icmp(3, 4, 588, quote))).map((f) => f.tcp!);
+  const bytes = new Map<number, number>();
+  for (const s of again) for (const [i, b] of s.payload.entries()) bytes.set((s.seq - talk.ack + i) | 0, b);
+  t.same(
+    [...bytes.keys()].sort((x, y) => x - y),
+    Array.from({ length: 4000 }, (_, i) => i),
+  );
+  t.ok([...bytes].every(([i, b]) => b === payloadOf(4000)[i]));
+  t.equal(again.filter((s) => s.payload.length === 0 && !(s.flags & FIN)).length, 0);
+  t.equal(again.filter((s) => s.flags & FIN).length, 1);
+  t.end();
+});
 
 t.test('a link that does not drain: nothing of ICMP waits, and it is counted', (t) => {
   const { rig, a } = one();
