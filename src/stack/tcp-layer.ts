@@ -27,6 +27,7 @@ import {
   TCP_HEADER,
   TCP_HEADER_MAX,
 } from '../tcp/segment.ts';
+import { seqAdd, seqLeq } from '../tcp/seq.ts';
 import { State } from '../tcp/state.ts';
 import type { TcpStats } from '../tcp/stats.ts';
 import { WindowBudget } from '../tcp/window-budget.ts';
@@ -347,7 +348,9 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     const high = c.guest.isV4
       ? 0
       : this.#isnHash.hash4(c.guest.w0 ^ c.remote.w0, c.guest.w1, c.guest.w2, c.remote.w1 ^ c.remote.w2);
-    return (Math.floor(now * 250) + this.#isnHash.hash4(c.guest.w3, c.remote.w3, ports, high)) | 0;
+    const isn = (Math.floor(now * 250) + this.#isnHash.hash4(c.guest.w3, c.remote.w3, ports, high)) | 0;
+    // A flow that sent faster than the clock ticks may have overtaken it: no old segment may fall into the new one's window.
+    return c.issAbove !== undefined && seqLeq(isn, c.issAbove) ? seqAdd(c.issAbove, 0x1_0001) : isn;
   }
 
   // --- The stack's calls.

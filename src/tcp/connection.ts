@@ -306,11 +306,7 @@ export class Connection implements TcpFlow, Deadlined {
   consume(len: number, _now: Millis): void {
     this.bytesToHost += len;
     this.rcv.consume(len);
-    if (this.finished) {
-      this.events |= this.rcv.ring.used > 0 ? EVENT_READABLE : EVENT_CLOSED;
-      this.env.wake(this);
-      return;
-    }
+    if (this.finished) return this.finish();
     if (this.state === State.Closed) return;
     // The window may have opened (TCP-FCR-03: unprompted), and more may wait behind the ring's edge.
     if (this.windowUpdateDue()) {

@@ -285,12 +285,14 @@ function takeAck(c: Connection, seg: SegmentView, now: Millis): void {
   if (seqGeq(ack, c.sndUna)) {
     const duplicate = ack === c.sndUna && outstanding && seg.segLen === 0 && wnd === c.sndWnd;
     const finAcked = c.finSent && seqGt(ack, c.finSeq);
-    if (ack !== c.sndUna || seg.sackCount > 0 || duplicate) {
+    const advances = ack !== c.sndUna;
+    if (advances || seg.sackCount > 0 || duplicate) {
       const data = Math.min((ack - c.sndUna) | 0, c.snd.used);
       onAckAndAdvance(c, seg, ack, duplicate, data, now);
     }
-    // RFC 9293: an older segment must not bring its window back.
-    if (seqLt(c.sndWl1, seg.segSeq) || (c.sndWl1 === seg.segSeq && seqLeq(c.sndWl2, ack))) {
+    // RFC 9293: an older segment must not bring its window back. One that acknowledges more than any before is not older, though
+    // a guest that went back to resend numbers it lower: its window would stay unknown until it has caught up.
+    if (advances || seqLt(c.sndWl1, seg.segSeq) || (c.sndWl1 === seg.segSeq && seqLeq(c.sndWl2, ack))) {
       takeWindow(c, wnd);
       c.sndWl1 = seg.segSeq;
       c.sndWl2 = ack;

@@ -40,7 +40,7 @@ export function output(c: Connection, now: Millis): void {
     if (open) open = sendNew(c, now);
     if (open && ackDue(c, now)) sendAck(c, now);
     armSendTimers(c, now);
-  } else if (c.handshakeDue) {
+  } else if (c.handshakeDue && c.state < State.Established) {
     // The link did not drain when the SYN or SYN-ACK was to go out.
     if (c.state === State.SynSent) sendSyn(c, now);
     else if (c.state === State.SynReceived) sendSynAck(c, now);

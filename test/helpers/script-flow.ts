@@ -106,6 +106,8 @@ export interface FlowOptions {
   guestIsn: number;
   ourIsn: number;
   verifyPayload: boolean;
+  /** The guest breaks its own word: only the form of what we send is checked. */
+  wild: boolean;
 }
 
 /** What a handshake by `establish` offers. */
@@ -146,7 +148,7 @@ export class ScriptFlow {
     this.ourIsn = o.ourIsn;
     this.#tsBase = 0xffff_ff00 - Math.floor(world.now);
     this.host = new ScriptHost(world);
-    this.checks = new WireChecks({ mtu: world.mtu, payload: o.verifyPayload });
+    this.checks = new WireChecks({ mtu: world.mtu, payload: o.verifyPayload, wild: o.wild });
   }
 
   /** The guest starts anew on the same 4-tuple, with other ISNs. */

@@ -222,6 +222,7 @@ export class Script implements HostWorld, FlowWorld {
       guestIsn: o.guestIsn ?? this.#isns[0],
       ourIsn: o.ourIsn ?? this.#isns[1],
       verifyPayload: o.verifyPayload ?? this.#options.verifyPayload ?? true,
+      wild: o.wild ?? false,
     });
     this.#flows.set(key(f.guestPort, f.remote, f.remotePort), f);
     return f;
@@ -237,6 +238,7 @@ export class Script implements HostWorld, FlowWorld {
       guestIsn: this.#isns[0],
       ourIsn: this.#isns[1],
       verifyPayload: true,
+      wild: false,
     });
     this.#active = f;
     this.log('H  connect');

@@ -32,6 +32,8 @@ export interface SimEnd {
   abort(): void;
   /** The machine stops without a word. */
   vanish(): void;
+  /** The application is gone for good and waits for nothing more. */
+  forsake(): void;
   /** The buffer's size from now on; a smaller one takes back window that was offered. */
   resize(bytes: number): void;
 }

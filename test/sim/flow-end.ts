@@ -135,9 +135,10 @@ export class FlowEnd implements SimEnd, FlowOwner {
 
   resize(): void {}
 
-  /** The socket is gone after both ends were said (forwarder: closed without an end from the guest). */
-  orphan(): void {
+  /** The socket is gone after it ended cleanly. */
+  forsake(): void {
     if (this.finished || this.#orphaned) return;
+    if (!this.shut) return this.abort();
     this.#orphaned = true;
     this.flow.orphan(this.#timeline.now);
   }

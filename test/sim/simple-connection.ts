@@ -197,6 +197,10 @@ export class SimpleConnection implements SimEnd {
     if (!this.finished) this.#end('vanished', '');
   }
 
+  forsake(): void {
+    this.abort();
+  }
+
   resize(bytes: number): void {
     this.#rcvBuf = bytes;
     if (!this.established || this.finished) return;
@@ -215,7 +219,8 @@ export class SimpleConnection implements SimEnd {
     const fin = s.flags & FIN ? 1 : 0;
     const end = off + s.payload.length;
     if (s.flags & RST) {
-      if (this.finished) return;
+      // Both FINs are acknowledged: TIME-WAIT, or over (RFC 1337).
+      if (this.finished || (this.#finTaken && this.#una === this.written + 2)) return;
       if (off === this.#rcvNxt) this.#end('reset', 'peer');
       else if (off > this.#rcvNxt && off < this.#advEdge) this.#sendAck();
       return;
@@ -397,9 +402,13 @@ export class SimpleConnection implements SimEnd {
 
   // --- Reading.
 
+  get #finTaken(): boolean {
+    return this.#finAt >= 0 && this.#rcvNxt > this.#finAt;
+  }
+
   /** Data bytes that arrived in order. */
   get #inOrder(): number {
-    return this.#rcvNxt - 1 - (this.#finAt >= 0 && this.#rcvNxt > this.#finAt ? 1 : 0);
+    return this.#rcvNxt - 1 - (this.#finTaken ? 1 : 0);
   }
 
   #take(tell = true): void {
@@ -409,7 +418,7 @@ export class SimpleConnection implements SimEnd {
       this.#taken += n;
       if (this.#allowance !== NEVER) this.#allowance -= n;
     }
-    if (this.#finAt >= 0 && this.#rcvNxt > this.#finAt && this.#taken === this.#inOrder && !this.sawEof) {
+    if (this.#finTaken && this.#taken === this.#inOrder && !this.sawEof) {
       this.sawEof = true;
       this.#pair.checkEof(this);
     }
@@ -474,7 +483,8 @@ export class SimpleConnection implements SimEnd {
   }
 
   #sendAck(): void {
-    this.#send(ACK, this.#nxt, NONE);
+    // RFC 9293's SND.NXT: the highest, also while older data is being sent again.
+    this.#send(ACK, this.#max, NONE);
   }
 
   /** Sends what the windows allow from #nxt on. */

@@ -112,7 +112,8 @@ export class SimplePeer implements SimGuest, PeerMachine {
     if (c !== undefined && (c.outcome === 'vanished' || c.outcome === 'clean' || !c.finished)) return c.onSegment(segment);
     const bare = (segment.flags & (SYN | ACK | RST | FIN)) === SYN;
     const listener = this.#listeners.get(segment.dstPort);
-    if (bare && listener !== undefined && c === undefined) {
+    // A second attempt where the first came to nothing; else it is an old copy of the SYN.
+    if (bare && listener !== undefined && c?.established !== true) {
       const { pair, isn } = listener;
       const label = `flow ${pair.id} guest`;
       const { dstPort, src, srcPort } = segment;

@@ -90,7 +90,8 @@ export class StackGuest implements SimGuest {
   listen(pair: Pair, port: number, _isn: number, onAccept: (end: SimEnd) => void): void {
     this.stack.tcp.listen(port, (flow) => {
       const end = this.#end(pair, flow, false);
-      if (pair.guest === undefined) {
+      // A second attempt counts where the first came to nothing; else it is an old copy of the SYN.
+      if (pair.guest?.established !== true) {
         pair.guest = end;
         onAccept(end);
       }
