@@ -86,6 +86,8 @@ export class Connection implements TcpFlow, Deadlined {
   /** Largest window the peer ever offered: Max(SND.WND). */
   sndWndMax = 0;
   sndWndShift = 0;
+  /** The first window the guest showed, 0 before that: bounds the MSS. */
+  firstWnd = 0;
   /** What the peer's MSS, our link and the path allow. */
   pathMss: number;
   /** Effective send MSS, without options. */

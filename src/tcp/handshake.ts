@@ -31,15 +31,20 @@ export function takeSyn(c: Connection, seg: SegmentView, now: Millis): void {
   c.sndWndMax = seg.segWnd;
   c.sndWl1 = seg.segSeq;
   const peerMss = seg.mss < 0 ? (c.guest.isV4 ? DEFAULT_MSS_V4 : DEFAULT_MSS_V6) : Math.max(seg.mss, limits.mssFloor);
+  c.firstWnd = seg.segWnd;
   c.pathMss = Math.min(peerMss, c.linkMss);
   c.effSndMss = c.pathMss;
   limitMss(c);
   c.cc = newCongestion(limits, c.effSndMss);
 }
 
-/** No segment above half of the largest window the guest has shown: a receiver that waits for more would stall (slirp4netns #128). */
+/**
+ * No segment above half of the guest's first window, whatever it shows later: a receiver that waits for more than it has room for
+ * would stall for seconds (slirp4netns #128).
+ */
 export function limitMss(c: Connection): void {
-  if (c.sndWndMax > 0) c.effSndMss = Math.min(c.pathMss, Math.max(DEFAULT_MSS_V4, c.sndWndMax >>> 1));
+  if (c.firstWnd === 0) c.firstWnd = c.sndWndMax;
+  if (c.firstWnd > 0) c.effSndMss = Math.min(c.pathMss, Math.max(DEFAULT_MSS_V4, c.firstWnd >>> 1));
 }
 
 /** The configured congestion control. */

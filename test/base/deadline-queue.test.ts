@@ -15,7 +15,7 @@ class Entry implements Deadlined {
   at = NEVER;
   fired: number[] = [];
   /** What it does when it is due; by default it waits no more. */
-  then: ((now: number) => number) | undefined = undefined;
+  again: ((now: number) => number) | undefined = undefined;
 
   nextDeadline(): number {
     return this.at;
@@ -23,7 +23,7 @@ class Entry implements Deadlined {
 
   onDeadline(now: number): void {
     this.fired.push(now);
-    this.at = this.then?.(now) ?? NEVER;
+    this.at = this.again?.(now) ?? NEVER;
   }
 }
 
@@ -87,7 +87,7 @@ t.test('one that is due again at once runs once a call', async (t) => {
   const q = new DeadlineQueue();
   const e = new Entry();
   e.at = 5;
-  e.then = (now) => now;
+  e.again = (now) => now;
   q.update(e);
   q.run(10);
   t.equal(e.fired.length, 1);
@@ -197,12 +197,16 @@ t.test('the second implementation gives the published tags of HalfSipHash-2-4', 
 
 t.test('property: the keyed hash equals the paper, and depends on key and each word', async () => {
   fc.assert(
-    fc.property(fc.tuple(fc.integer(), fc.integer()), fc.tuple(fc.integer(), fc.integer(), fc.integer(), fc.integer()), (k, m) => {
-      const hash = new SipHash(words(...k)).hash4(...m);
-      if (hash !== halfSipHash(k, m)) return false;
-      const other = new SipHash(words(k[0] ^ 1, k[1])).hash4(...m);
-      const moved = new SipHash(words(...k)).hash4(m[0], m[1], m[2], m[3] ^ 1);
-      return other !== hash && moved !== hash;
-    }),
+    fc.property(
+      fc.tuple(fc.integer(), fc.integer()),
+      fc.tuple(fc.integer(), fc.integer(), fc.integer(), fc.integer()),
+      (k, m) => {
+        const hash = new SipHash(words(...k)).hash4(...m);
+        if (hash !== halfSipHash(k, m)) return false;
+        const other = new SipHash(words(k[0] ^ 1, k[1])).hash4(...m);
+        const moved = new SipHash(words(...k)).hash4(m[0], m[1], m[2], m[3] ^ 1);
+        return other !== hash && moved !== hash;
+      },
+    ),
   );
 });

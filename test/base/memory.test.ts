@@ -86,7 +86,11 @@ t.test('ring: bytes come out as they went in, across the wrap, and survive a mov
   t.equal(ring.free, ring.cap - ring.used);
   ring.detach();
   t.same([ring.cap, ring.used, ring.off], [0, 0, -1]);
-  t.equal(mem.subarray(0, 128).every((b) => b === 0), true, 'nothing is written outside of the block');
+  t.equal(
+    mem.subarray(0, 128).every((b) => b === 0),
+    true,
+    'nothing is written outside of the block',
+  );
 });
 
 t.test('ring: the free piece at the tail', async (t) => {

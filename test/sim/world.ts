@@ -63,6 +63,8 @@ export class World {
   readonly limits: TcpLimits;
   readonly stations: Station[] = [];
   readonly runs: Run[] = [];
+  /** More events than this are a loop. */
+  maxEvents = MAX_EVENTS;
   readonly #random: SeededRandom;
   readonly #baseBytes: number;
   readonly #frameBlock: number;
@@ -306,16 +308,16 @@ export class World {
   run(): void {
     const { timeline } = this;
     const end = this.#endAt;
-    this.#until(end + FINISH_MS);
+    this.runUntil(end + FINISH_MS);
     for (const run of this.runs) this.#expectDone(run);
     for (const { hosts, guests } of this.runs) for (const e of [...hosts, ...guests]) e.forsake();
-    this.#until(end + FINISH_MS + GIVE_UP_MS);
+    this.runUntil(end + FINISH_MS + GIVE_UP_MS);
     for (const { hosts } of this.runs) for (const h of hosts) if (!h.finished) h.abort();
-    this.#until(end + QUIET_MS);
+    this.runUntil(end + QUIET_MS);
     if (timeline.next < Number.POSITIVE_INFINITY) {
       // Deadlines of the neighbour table and the like may be left; frames may not.
       const before = this.frames;
-      this.#until(timeline.now + 200_000);
+      this.runUntil(timeline.now + 200_000);
       if (this.frames !== before) fail('frames are still sent after everything ended');
     }
     this.#expectEmpty();
@@ -325,11 +327,12 @@ export class World {
     return this.stations.reduce((n, s) => n + s.rules.frames, 0);
   }
 
-  #until(at: number): void {
+  /** Runs what is due until `at`. */
+  runUntil(at: number): void {
     const { timeline } = this;
     while (timeline.next <= at) {
       timeline.step();
-      if (timeline.ran > MAX_EVENTS) fail('too many events: something never becomes quiet');
+      if (timeline.ran > this.maxEvents) fail('too many events: something never becomes quiet');
     }
     timeline.now = Math.max(timeline.now, at);
   }

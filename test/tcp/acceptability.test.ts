@@ -68,7 +68,10 @@ script('TCP-SEQ-01 length n, window open: what lies in it counts, the rest draws
   s.expect({ ack: 101, sack: [[edge - 1, edge]] });
   s.guest({ seq: edge - 2, data: 5 });
   const again = s.expect({ ack: 101 });
-  must(again.sack.some(([, r]) => ((r - s.flow.guestIsn) | 0) === edge), 'edge');
+  must(
+    again.sack.some(([, r]) => ((r - s.flow.guestIsn) | 0) === edge),
+    'edge',
+  );
   must(!again.sack.some(([, r]) => ((r - s.flow.guestIsn) | 0) > edge), 'beyond the window');
   // One byte left of it is new.
   s.guest({ seq: 100, data: 2 });
@@ -259,26 +262,30 @@ script('TCP-SEQ-09 window updates that come swapped: the newer one stays', (s) =
   must(s.connection!.sndWnd === 6000, `window ${s.connection!.sndWnd}`);
 });
 
-script('TCP-SEQ-10 challenge ACKs: two a second and flow, other flows unharmed, data is always answered', { once: true }, (s) => {
-  s.establish();
-  const other = s.newFlow();
-  other.establish();
-  let answers = 0;
-  for (let i = 0; i < 1000; i++) {
-    s.guest({ syn: true, seq: 5000 + i });
-    answers += s.drain().length;
-    s.advance(1);
-  }
-  must(answers >= 2 && answers <= 4, `${answers} challenge ACKs in a second`);
-  other.guest({ syn: true, seq: 5000 });
-  other.expect({ ack: 1 });
-  s.guest({ seq: 0, data: 1 });
-  s.expect({ ack: 1 });
-  s.advance(1000);
-  s.guest({ rst: true, seq: 2 });
-  s.expect({ ack: 1 });
-  must(s.stack.stats.tcp.challengeAcksLimited > 900, 'not counted');
-});
+script(
+  'TCP-SEQ-10 challenge ACKs: two a second and flow, other flows unharmed, data is always answered',
+  { once: true },
+  (s) => {
+    s.establish();
+    const other = s.newFlow();
+    other.establish();
+    let answers = 0;
+    for (let i = 0; i < 1000; i++) {
+      s.guest({ syn: true, seq: 5000 + i });
+      answers += s.drain().length;
+      s.advance(1);
+    }
+    must(answers >= 2 && answers <= 4, `${answers} challenge ACKs in a second`);
+    other.guest({ syn: true, seq: 5000 });
+    other.expect({ ack: 1 });
+    s.guest({ seq: 0, data: 1 });
+    s.expect({ ack: 1 });
+    s.advance(1000);
+    s.guest({ rst: true, seq: 2 });
+    s.expect({ ack: 1 });
+    must(s.stack.stats.tcp.challengeAcksLimited > 900, 'not counted');
+  },
+);
 
 script('TCP-SEQ-10 the same SYN again and again, of an established flow, is limited too', { once: true }, (s) => {
   s.establish();

@@ -161,19 +161,23 @@ script('TCP-KA-01 our keepalive is off by default', (s) => {
   s.expectSilence(24 * 3_600_000);
 });
 
-script('TCP-KA-01 when on: after the idle time, empty, at SND.NXT-1; lost answers are borne', { limits: { keepaliveIdleMs: 7_200_000 } }, (s) => {
-  s.establish();
-  s.host.write(10);
-  s.expect({ data: 10 });
-  s.guest({});
-  s.expectSilence(7_199_000);
-  s.flow.expectWithin(1100, { seq: 10, ack: 1 });
-  for (let i = 0; i < 3; i++) s.expectAfter(75_000, { seq: 10 });
-  s.guest({});
-  s.expectSilence(7_000_000);
-  s.host.expectOpen();
-  s.flow.expectWithin(400_000, { seq: 10 });
-});
+script(
+  'TCP-KA-01 when on: after the idle time, empty, at SND.NXT-1; lost answers are borne',
+  { limits: { keepaliveIdleMs: 7_200_000 } },
+  (s) => {
+    s.establish();
+    s.host.write(10);
+    s.expect({ data: 10 });
+    s.guest({});
+    s.expectSilence(7_199_000);
+    s.flow.expectWithin(1100, { seq: 10, ack: 1 });
+    for (let i = 0; i < 3; i++) s.expectAfter(75_000, { seq: 10 });
+    s.guest({});
+    s.expectSilence(7_000_000);
+    s.host.expectOpen();
+    s.flow.expectWithin(400_000, { seq: 10 });
+  },
+);
 
 script('TCP-KA-01 the idle time starts with the last segment', { limits: { keepaliveIdleMs: 10_000 } }, (s) => {
   s.establish();
@@ -187,23 +191,31 @@ script('TCP-KA-01 the idle time starts with the last segment', { limits: { keepa
   s.flow.expectWithin(10_100, { seq: 0 });
 });
 
-script('TCP-KA-01 nobody answers: RST, the host is told', { limits: { keepaliveIdleMs: 60_000, keepaliveIntervalMs: 1000, keepaliveProbes: 4 } }, (s) => {
-  s.establish();
-  s.flow.expectWithin(61_000, { seq: 0 });
-  for (let i = 0; i < 3; i++) s.expectAfter(1000, { seq: 0 });
-  s.expectAfter(1000, { rst: true });
-  s.host.expectClosed('retransmit-limit');
-  s.expectClean();
-});
+script(
+  'TCP-KA-01 nobody answers: RST, the host is told',
+  { limits: { keepaliveIdleMs: 60_000, keepaliveIntervalMs: 1000, keepaliveProbes: 4 } },
+  (s) => {
+    s.establish();
+    s.flow.expectWithin(61_000, { seq: 0 });
+    for (let i = 0; i < 3; i++) s.expectAfter(1000, { seq: 0 });
+    s.expectAfter(1000, { rst: true });
+    s.host.expectClosed('retransmit-limit');
+    s.expectClean();
+  },
+);
 
-script('TCP-KA-02 RST in answer to a probe ends timer, flow and memory', { limits: { keepaliveIdleMs: 60_000 } }, (s) => {
-  s.establish();
-  s.flow.expectWithin(61_000, { seq: 0 });
-  s.guest({ rst: true, seq: 1 });
-  s.host.expectClosed('guest-reset');
-  s.expectClean();
-  s.expectSilence(600_000);
-});
+script(
+  'TCP-KA-02 RST in answer to a probe ends timer, flow and memory',
+  { limits: { keepaliveIdleMs: 60_000 } },
+  (s) => {
+    s.establish();
+    s.flow.expectWithin(61_000, { seq: 0 });
+    s.guest({ rst: true, seq: 1 });
+    s.host.expectClosed('guest-reset');
+    s.expectClean();
+    s.expectSilence(600_000);
+  },
+);
 
 script('TCP-KA-02 a close ends the keepalive timer', { limits: { keepaliveIdleMs: 60_000 } }, (s) => {
   s.establish();

@@ -46,7 +46,8 @@ for (const base of BASES) {
           if (!seen.every((v, i) => v === model[i])) return false;
           if (a.find((base + 1 + at) | 0) < 0) return false;
           const missing = model.indexOf(0);
-          if (a.firstMissing((base + 1) | 0, (base + 1 + model.length) | 0) !== ((base + 1 + missing) | 0)) return false;
+          if (a.firstMissing((base + 1) | 0, (base + 1 + model.length) | 0) !== ((base + 1 + missing) | 0))
+            return false;
           if (a.rightmost !== ((base + 2 + model.lastIndexOf(1)) | 0)) return false;
         }
         // The hole at the front is filled.

@@ -80,29 +80,32 @@ t.test('send buffer: its limit, and memory that is out', async (t) => {
 
 t.test('receive buffer: property: pieces at their place come out in order', async () => {
   fc.assert(
-    fc.property(fc.array(fc.tuple(fc.nat(2000), fc.integer({ min: 1, max: 3000 }), fc.nat(4000)), { maxLength: 60 }), (steps) => {
-      const slab = slabOf(2048);
-      const rcv = new ReceiveBuffer(slab, limits, new WindowBudget(1 << 24, () => {}));
-      let next = 0;
-      let head = 0;
-      const out = new Uint8Array(1 << 20);
-      for (const [gap, len, take] of steps) {
-        // First beyond a hole, then the hole itself.
-        if (gap > 0 && !rcv.store(gap, bytes(next + gap, len), 0, len)) continue;
-        const fill = gap + (gap > 0 ? 0 : len);
-        if (!rcv.store(0, bytes(next, fill), 0, fill)) continue;
-        rcv.advance(gap + len);
-        next += gap + len;
-        rcv.ring.readAt(0, out, 0, rcv.ring.used);
-        for (let i = 0; i < rcv.ring.used; i += 53) if (out[i] !== byte(head + i)) return false;
-        const n = Math.min(take, rcv.ring.used);
-        rcv.consume(n);
-        head += n;
-        if (rcv.free !== Math.max(0, rcv.target - rcv.ring.used)) return false;
-      }
-      rcv.close();
-      return slab.usedBytes === 0;
-    }),
+    fc.property(
+      fc.array(fc.tuple(fc.nat(2000), fc.integer({ min: 1, max: 3000 }), fc.nat(4000)), { maxLength: 60 }),
+      (steps) => {
+        const slab = slabOf(2048);
+        const rcv = new ReceiveBuffer(slab, limits, new WindowBudget(1 << 24, () => {}));
+        let next = 0;
+        let head = 0;
+        const out = new Uint8Array(1 << 20);
+        for (const [gap, len, take] of steps) {
+          // First beyond a hole, then the hole itself.
+          if (gap > 0 && !rcv.store(gap, bytes(next + gap, len), 0, len)) continue;
+          const fill = gap + (gap > 0 ? 0 : len);
+          if (!rcv.store(0, bytes(next, fill), 0, fill)) continue;
+          rcv.advance(gap + len);
+          next += gap + len;
+          rcv.ring.readAt(0, out, 0, rcv.ring.used);
+          for (let i = 0; i < rcv.ring.used; i += 53) if (out[i] !== byte(head + i)) return false;
+          const n = Math.min(take, rcv.ring.used);
+          rcv.consume(n);
+          head += n;
+          if (rcv.free !== Math.max(0, rcv.target - rcv.ring.used)) return false;
+        }
+        rcv.close();
+        return slab.usedBytes === 0;
+      },
+    ),
   );
 });
 
@@ -125,7 +128,7 @@ t.test('receive buffer: a pinned block stays where it is, whatever arrives', asy
   t.equal(slab.usedBytes, 0);
 });
 
-t.test('receive buffer: the target grows while a window\'s worth goes through, and is lowered again', async (t) => {
+t.test("receive buffer: the target grows while a window's worth goes through, and is lowered again", async (t) => {
   const budget = new WindowBudget(1 << 24, () => {});
   const rcv = new ReceiveBuffer(slabOf(2048), limits, budget);
   for (let i = 0; i < 3; i++) {

@@ -7,29 +7,32 @@ const must = (condition: boolean, what: string): void => {
   if (!condition) throw new Error(what);
 };
 
-script('TCP-FIN-01 the guest ends: acknowledged at once, the host sees the end after every byte, and may send for hours', (s) => {
-  s.establish();
-  s.guest({ data: 1000 });
-  s.drain();
-  s.guest({ data: 500, fin: true });
-  s.expect({ ack: 1502 });
-  s.host.expectRead(1500);
-  s.host.expectEof();
-  s.expectState('CLOSE-WAIT');
-  for (let hour = 0; hour < 4; hour++) {
-    s.expectSilence(3_600_000);
-    s.host.write(3000);
+script(
+  'TCP-FIN-01 the guest ends: acknowledged at once, the host sees the end after every byte, and may send for hours',
+  (s) => {
+    s.establish();
+    s.guest({ data: 1000 });
     s.drain();
+    s.guest({ data: 500, fin: true });
+    s.expect({ ack: 1502 });
+    s.host.expectRead(1500);
+    s.host.expectEof();
+    s.expectState('CLOSE-WAIT');
+    for (let hour = 0; hour < 4; hour++) {
+      s.expectSilence(3_600_000);
+      s.host.write(3000);
+      s.drain();
+      s.guest({});
+    }
+    must(s.flow.received === 12_001, `${s.flow.received - 1} bytes`);
+    s.host.end();
+    s.expect({ fin: true, seq: 12_001, ack: 1502 });
+    s.expectState('LAST-ACK');
     s.guest({});
-  }
-  must(s.flow.received === 12_001, `${s.flow.received - 1} bytes`);
-  s.host.end();
-  s.expect({ fin: true, seq: 12_001, ack: 1502 });
-  s.expectState('LAST-ACK');
-  s.guest({});
-  s.host.expectClosed('done');
-  s.expectClean();
-});
+    s.host.expectClosed('done');
+    s.expectClean();
+  },
+);
 
 script('TCP-FIN-01 the end waits for a host that reads slowly', (s) => {
   s.establish();
@@ -340,7 +343,7 @@ script('TCP-FIN-11 FIN-WAIT-2 with a host that still reads: no limit', (s) => {
   s.host.expectRead(10);
 });
 
-script('TCP-FIN-12 FIN while the guest\'s window is 0: it waits, and goes when the window opens', (s) => {
+script("TCP-FIN-12 FIN while the guest's window is 0: it waits, and goes when the window opens", (s) => {
   s.establish();
   s.guest({ win: 0 });
   s.host.write(100);

@@ -52,7 +52,7 @@ script('TCP-CC-02 no growth while the application is what limits', (s) => {
   must(s.connection!.cc.cwnd === 10 * MSS, `cwnd ${s.connection!.cc.cwnd}`);
 });
 
-script('TCP-CC-02 no growth while the guest\'s window is what limits', (s) => {
+script("TCP-CC-02 no growth while the guest's window is what limits", (s) => {
   s.establish({ ws: false, win: 8 * MSS });
   s.host.write(400 * MSS);
   for (let i = 0; i < 30; i++) {
@@ -137,7 +137,8 @@ t.test('TCP-CC-02 CUBIC follows W(t) = C (t-K)^3 + Wmax (RFC 9438 4.2)', async (
     const at = (now + rtt) / 1000;
     const w = 0.4 * (at - k) ** 3 + 1000;
     const got = cc.cwnd / MSS;
-    if (now > 500) t.ok(Math.abs(got - w) / w < 0.04, `after ${at} s: ${got.toFixed(1)}, by the formula ${w.toFixed(1)}`);
+    if (now > 500)
+      t.ok(Math.abs(got - w) / w < 0.04, `after ${at} s: ${got.toFixed(1)}, by the formula ${w.toFixed(1)}`);
   }
   t.ok(Math.abs(cc.k - k) < 1e-6, 'K');
 });
@@ -173,32 +174,40 @@ t.test('CUBIC never grows by more than half in a round trip (RFC 9438 4.2)', asy
   }
 });
 
-script('TCP-CC-03 after idling, no more than the larger of half of cwnd and the initial window leaves at once', { once: true }, (s) => {
-  s.establish();
-  s.host.write(400 * MSS);
-  for (let i = 0; i < 200 && s.flow.received < 1 + 400 * MSS; i++) {
-    s.drain();
-    s.guest({});
-    s.advance(1);
-  }
-  const before = s.connection!.cc.cwnd;
-  must(before > 40 * MSS, `cwnd ${before}`);
-  s.advance(5000);
-  s.host.write(400 * MSS);
-  const burst = s.drain().length;
-  must(burst <= Math.max(10, before / MSS / 2 + 1), `${burst} segments at once`);
-});
+script(
+  'TCP-CC-03 after idling, no more than the larger of half of cwnd and the initial window leaves at once',
+  { once: true },
+  (s) => {
+    s.establish();
+    s.host.write(400 * MSS);
+    for (let i = 0; i < 200 && s.flow.received < 1 + 400 * MSS; i++) {
+      s.drain();
+      s.guest({});
+      s.advance(1);
+    }
+    const before = s.connection!.cc.cwnd;
+    must(before > 40 * MSS, `cwnd ${before}`);
+    s.advance(5000);
+    s.host.write(400 * MSS);
+    const burst = s.drain().length;
+    must(burst <= Math.max(10, before / MSS / 2 + 1), `${burst} segments at once`);
+  },
+);
 
-script('TCP-CC-04 on a link without loss cwnd is not what limits after ten round trips', { once: true }, (s: Script) => {
-  s.establish({ win: 8192 });
-  s.host.write(2 * 1024 * 1024);
-  for (let i = 0; i < 10; i++) {
+script(
+  'TCP-CC-04 on a link without loss cwnd is not what limits after ten round trips',
+  { once: true },
+  (s: Script) => {
+    s.establish({ win: 8192 });
+    s.host.write(2 * 1024 * 1024);
+    for (let i = 0; i < 10; i++) {
+      s.drain();
+      s.guest({ win: 8192 });
+      s.advance(1);
+      s.host.write(Math.max(0, 2 * 1024 * 1024 - (s.host.written - s.flow.received)));
+    }
     s.drain();
-    s.guest({ win: 8192 });
-    s.advance(1);
-    s.host.write(Math.max(0, 2 * 1024 * 1024 - (s.host.written - s.flow.received)));
-  }
-  s.drain();
-  const c = s.connection!;
-  must(c.cc.cwnd >= 1024 * 1024 || !c.cwndLimited, `cwnd ${c.cc.cwnd}`);
-});
+    const c = s.connection!;
+    must(c.cc.cwnd >= 1024 * 1024 || !c.cwndLimited, `cwnd ${c.cc.cwnd}`);
+  },
+);

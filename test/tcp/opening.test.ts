@@ -49,7 +49,8 @@ script('TCP-SYN-03 same SYN again in SYN-RECEIVED: same SYN-ACK, same ISN', (s) 
   for (let i = 0; i < 3; i++) {
     s.guest({ ...usualSyn, ts: [100, 0] });
     const again = s.expect({ synAck: true, ack: 1, ts: 100 });
-    if (again.seq !== first.seq || again.win !== first.win || again.ws !== first.ws) throw new Error('the SYN-ACK has changed');
+    if (again.seq !== first.seq || again.win !== first.win || again.ws !== first.ws)
+      throw new Error('the SYN-ACK has changed');
     if (Buffer.compare(again.frame, first.frame) !== 0) throw new Error('not the same bytes');
   }
   s.expectFlows(1);
@@ -102,23 +103,27 @@ script('TCP-SYN-07 neither ACK, SYN nor RST to an unknown 4-tuple: dropped, neve
   if (s.dials !== 0) throw new Error('dialled');
 });
 
-script('TCP-SYN-08 every flag set to a fresh 4-tuple: only a SYN without ACK, RST and FIN opens', { once: true }, (s) => {
-  for (let flags = 0; flags < 64; flags++) {
-    const f = s.newFlow();
-    f.guest({ flags, seq: 0, ack: 5 });
-    const opens = (flags & (SYN | ACK | RST | FIN)) === SYN;
-    if (opens !== f.host.dials > 0) throw new Error(`flags ${flags.toString(2)}: ${f.host.dials} dials`);
-    if (flags & RST) f.expectNothing();
-    else if (flags & ACK) f.expectRst({ seq: 5, ack: false });
-    else f.expectNothing();
-    if (opens) {
-      f.host.refuse();
-      f.expectRst();
+script(
+  'TCP-SYN-08 every flag set to a fresh 4-tuple: only a SYN without ACK, RST and FIN opens',
+  { once: true },
+  (s) => {
+    for (let flags = 0; flags < 64; flags++) {
+      const f = s.newFlow();
+      f.guest({ flags, seq: 0, ack: 5 });
+      const opens = (flags & (SYN | ACK | RST | FIN)) === SYN;
+      if (opens !== f.host.dials > 0) throw new Error(`flags ${flags.toString(2)}: ${f.host.dials} dials`);
+      if (flags & RST) f.expectNothing();
+      else if (flags & ACK) f.expectRst({ seq: 5, ack: false });
+      else f.expectNothing();
+      if (opens) {
+        f.host.refuse();
+        f.expectRst();
+      }
+      s.expectFlows(0);
     }
-    s.expectFlows(0);
-  }
-  s.expectClean();
-});
+    s.expectClean();
+  },
+);
 
 script('TCP-SYN-09 data on a SYN reaches the host once', (s) => {
   s.guest({ ...usualSyn, data: streamBytes(guestByte, 1, 10) });
@@ -406,17 +411,20 @@ script('TCP-SYN-20 segments without SYN and RST in SYN-SENT are dropped', (s) =>
   s.expectState('SYN-SENT', f);
 });
 
-script('TCP-SYN-21 our SYN is repeated after 1, 2, 4 ... s, for at least three minutes (MUST-23); then the host is told', (s) => {
-  const f = s.connect();
-  f.expect({ syn: true, ack: false });
-  f.host.write(100);
-  const start = s.now;
-  for (const wait of [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000]) f.expectAfter(wait, { syn: true, ack: false });
-  s.expectSilence(60_500);
-  f.host.expectClosed('retransmit-limit');
-  if (s.now - start < 180_000) throw new Error('given up early');
-  s.expectClean();
-});
+script(
+  'TCP-SYN-21 our SYN is repeated after 1, 2, 4 ... s, for at least three minutes (MUST-23); then the host is told',
+  (s) => {
+    const f = s.connect();
+    f.expect({ syn: true, ack: false });
+    f.host.write(100);
+    const start = s.now;
+    for (const wait of [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000]) f.expectAfter(wait, { syn: true, ack: false });
+    s.expectSilence(60_500);
+    f.host.expectClosed('retransmit-limit');
+    if (s.now - start < 180_000) throw new Error('given up early');
+    s.expectClean();
+  },
+);
 
 script('TCP-SYN-21 what the host wrote before is sent in order once the guest has answered', (s) => {
   const f = s.connect();
@@ -507,23 +515,27 @@ function fixChecksums(frame: Uint8Array): void {
   view.setUint16(50, sum(frame.subarray(34), pseudo));
 }
 
-script('TCP-SYN-24 opens in progress are capped: above the cap silence, and room again when they end', { limits: { pendingMax: 50 }, once: true }, (s) => {
-  const live = s.newFlow();
-  live.establish();
-  const flood = Array.from({ length: 80 }, () => s.newFlow());
-  for (const f of flood) f.guest(usualSyn);
-  if (s.dials !== 51) throw new Error(`${s.dials} dials`);
-  if (s.stack.stats.drops.get(Drop.TcpSynLimit) !== 30) throw new Error('not counted');
-  live.guest({ data: 10 });
-  live.expect({ ack: 11 });
-  flood[79]!.guest(usualSyn);
-  s.expectSilence();
-  flood[0]!.host.refuse();
-  flood[0]!.expectRst();
-  flood[79]!.guest(usualSyn);
-  flood[79]!.host.accept();
-  flood[79]!.expect({ synAck: true, ack: 1 });
-});
+script(
+  'TCP-SYN-24 opens in progress are capped: above the cap silence, and room again when they end',
+  { limits: { pendingMax: 50 }, once: true },
+  (s) => {
+    const live = s.newFlow();
+    live.establish();
+    const flood = Array.from({ length: 80 }, () => s.newFlow());
+    for (const f of flood) f.guest(usualSyn);
+    if (s.dials !== 51) throw new Error(`${s.dials} dials`);
+    if (s.stack.stats.drops.get(Drop.TcpSynLimit) !== 30) throw new Error('not counted');
+    live.guest({ data: 10 });
+    live.expect({ ack: 11 });
+    flood[79]!.guest(usualSyn);
+    s.expectSilence();
+    flood[0]!.host.refuse();
+    flood[0]!.expectRst();
+    flood[79]!.guest(usualSyn);
+    flood[79]!.host.accept();
+    flood[79]!.expect({ synAck: true, ack: 1 });
+  },
+);
 
 script('TCP-SYN-24 all flows are capped too', { limits: { flowsMax: 3 }, once: true }, (s) => {
   for (let i = 0; i < 3; i++) s.newFlow().establish();
@@ -542,7 +554,8 @@ for (const [reason, code] of [
     s.host.refuse(reason);
     const icmp = s.expectIcmp(3, code);
     const quote = new DataView(icmp.quote.buffer, icmp.quote.byteOffset);
-    if (quote.getUint32(12) !== s.guestIp || quote.getUint32(16) !== REMOTE_IP) throw new Error('wrong addresses quoted');
+    if (quote.getUint32(12) !== s.guestIp || quote.getUint32(16) !== REMOTE_IP)
+      throw new Error('wrong addresses quoted');
     if (quote.getUint16(20) !== s.flow.guestPort || quote.getUint16(22) !== 80) throw new Error('wrong ports quoted');
     if (quote.getUint32(24) !== s.flow.guestIsn) throw new Error('wrong sequence number quoted');
     s.expectClean();
@@ -607,4 +620,3 @@ script('TCP-SYN-28 the host resets before the third ACK: RST, no orphan', (s) =>
   s.guest({ ack: 1 });
   s.expectRst({ seq: 1, ack: false });
 });
-

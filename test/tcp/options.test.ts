@@ -42,25 +42,29 @@ script('TCP-OPT-01 a segment cut at every byte of its header is dropped', (s) =>
   s.expectState('ESTABLISHED');
 });
 
-script('TCP-OPT-02 one flipped bit anywhere in header or payload: dropped, counted, no state change', { once: true }, (s) => {
-  s.establish({ ts: true });
-  const bits = (32 + 33) * 8;
-  for (let bit = 0; bit < bits; bit++) {
-    s.guest({
-      data: 33,
-      mutate: (frame) => {
-        frame[34 + (bit >>> 3)]! ^= 1 << (bit & 7);
-      },
-    });
-  }
-  s.expectSilence();
-  const { drops } = s.stack.stats;
-  // A flip in the data offset is caught before the checksum.
-  const counted = drops.get(Drop.TcpBadChecksum) + drops.get(Drop.TcpMalformed);
-  if (counted !== bits) throw new Error(`${counted} of ${bits} counted`);
-  s.guest({ data: 33 });
-  s.expect({ ack: 34 });
-});
+script(
+  'TCP-OPT-02 one flipped bit anywhere in header or payload: dropped, counted, no state change',
+  { once: true },
+  (s) => {
+    s.establish({ ts: true });
+    const bits = (32 + 33) * 8;
+    for (let bit = 0; bit < bits; bit++) {
+      s.guest({
+        data: 33,
+        mutate: (frame) => {
+          frame[34 + (bit >>> 3)]! ^= 1 << (bit & 7);
+        },
+      });
+    }
+    s.expectSilence();
+    const { drops } = s.stack.stats;
+    // A flip in the data offset is caught before the checksum.
+    const counted = drops.get(Drop.TcpBadChecksum) + drops.get(Drop.TcpMalformed);
+    if (counted !== bits) throw new Error(`${counted} of ${bits} counted`);
+    s.guest({ data: 33 });
+    s.expect({ ack: 34 });
+  },
+);
 
 script('TCP-OPT-02 the pseudo-header is part of the checksum', (s) => {
   s.establish();
@@ -118,20 +122,23 @@ script('TCP-OPT-04 an option longer than the header, and the rest, are ignored',
   s.expect({ ack: 11 });
 });
 
-script('TCP-OPT-05 unknown kinds are skipped by their length, at any alignment; bytes after the end are ignored', (s) => {
-  const unknown = [19, 3, 9, 30, 4, 1, 2, 34, 2, 253, 5, 1, 2, 3, 254, 2, 1];
-  s.guest({ syn: true, seq: 0, win: 64_240, options: unknown, mss: 1000, sackOk: true });
-  s.host.accept();
-  s.expect({ synAck: true, ack: 1, sackOk: true });
-  s.guest({ ack: 1 });
-  s.host.write(1500);
-  s.expect({ data: 1000 });
-  s.expect({ data: 500 });
-  s.guest({ data: 10, options: unknown });
-  s.expect({ ack: 11 });
-  s.guest({ data: 10, options: [0, 2, 4, 0, 1, 8, 10, 1] });
-  s.expect({ ack: 21 });
-});
+script(
+  'TCP-OPT-05 unknown kinds are skipped by their length, at any alignment; bytes after the end are ignored',
+  (s) => {
+    const unknown = [19, 3, 9, 30, 4, 1, 2, 34, 2, 253, 5, 1, 2, 3, 254, 2, 1];
+    s.guest({ syn: true, seq: 0, win: 64_240, options: unknown, mss: 1000, sackOk: true });
+    s.host.accept();
+    s.expect({ synAck: true, ack: 1, sackOk: true });
+    s.guest({ ack: 1 });
+    s.host.write(1500);
+    s.expect({ data: 1000 });
+    s.expect({ data: 500 });
+    s.guest({ data: 10, options: unknown });
+    s.expect({ ack: 11 });
+    s.guest({ data: 10, options: [0, 2, 4, 0, 1, 8, 10, 1] });
+    s.expect({ ack: 21 });
+  },
+);
 
 script('TCP-OPT-06 no MSS option: segments of 536 bytes', (s) => {
   s.establish({ mss: false });
@@ -203,16 +210,27 @@ for (let bits = 0; bits < 8; bits++) {
   const ws = (bits & 1) !== 0;
   const sackOk = (bits & 2) !== 0;
   const ts = (bits & 4) !== 0;
-  script(`TCP-OPT-10 offered${ws ? ' WS' : ''}${sackOk ? ' SACK' : ''}${ts ? ' TS' : ''}: just that is answered`, (s) => {
-    s.guest({ syn: true, seq: 0, win: 64_240, mss: 1460, sackOk, ...(ws && { ws: 7 }), ...(ts && { ts: [7, 0] as const }) });
-    s.host.accept();
-    s.expect({ synAck: true, ack: 1, ws: ws ? 6 : false, sackOk, ts });
-    s.guest({ ack: 1 });
-    s.guest({ data: 10 });
-    s.expect({ ack: 11, ts });
-    s.guest({ seq: 21, data: 10 });
-    s.expect({ ack: 11, ts, sack: sackOk ? [[21, 31]] : [] });
-  });
+  script(
+    `TCP-OPT-10 offered${ws ? ' WS' : ''}${sackOk ? ' SACK' : ''}${ts ? ' TS' : ''}: just that is answered`,
+    (s) => {
+      s.guest({
+        syn: true,
+        seq: 0,
+        win: 64_240,
+        mss: 1460,
+        sackOk,
+        ...(ws && { ws: 7 }),
+        ...(ts && { ts: [7, 0] as const }),
+      });
+      s.host.accept();
+      s.expect({ synAck: true, ack: 1, ws: ws ? 6 : false, sackOk, ts });
+      s.guest({ ack: 1 });
+      s.guest({ data: 10 });
+      s.expect({ ack: 11, ts });
+      s.guest({ seq: 21, data: 10 });
+      s.expect({ ack: 11, ts, sack: sackOk ? [[21, 31]] : [] });
+    },
+  );
 }
 
 for (const ws of [14, 15, 200, 255]) {
@@ -243,18 +261,22 @@ script('TCP-OPT-12 repeated options: the last one counts, nothing breaks', (s) =
   s.expectSilence(1);
 });
 
-script('TCP-OPT-13 no window scale from the guest: at most 65,535 shown, its own read as it is', { limits: { rcvBufInitial: 1 << 20 } }, (s) => {
-  s.establish({ ws: false, win: 3000 });
-  s.guest({ data: 10 });
-  const ack = s.expect({ ack: 11 });
-  if (ack.win < 60_000) throw new Error(`window ${ack.win}`);
-  s.host.write(10_000);
-  let got = 0;
-  for (const x of s.drain()) got += x.payload.length;
-  if (got > 3000) throw new Error(`${got} bytes`);
-  s.guest({ win: 3000 });
-  s.drain();
-});
+script(
+  'TCP-OPT-13 no window scale from the guest: at most 65,535 shown, its own read as it is',
+  { limits: { rcvBufInitial: 1 << 20 } },
+  (s) => {
+    s.establish({ ws: false, win: 3000 });
+    s.guest({ data: 10 });
+    const ack = s.expect({ ack: 11 });
+    if (ack.win < 60_000) throw new Error(`window ${ack.win}`);
+    s.host.write(10_000);
+    let got = 0;
+    for (const x of s.drain()) got += x.payload.length;
+    if (got > 3000) throw new Error(`${got} bytes`);
+    s.guest({ win: 3000 });
+    s.drain();
+  },
+);
 
 script('TCP-OPT-14 SACK blocks that are empty, inverted, outside or malformed mean nothing', (s) => {
   s.establish();
@@ -273,7 +295,11 @@ script('TCP-OPT-14 SACK blocks that are empty, inverted, outside or malformed me
   }
   const c = s.connection!;
   if (c.sackedBytes !== 0 || c.lostBytes !== 0) throw new Error('believed');
-  for (const options of [[5, 9, 0, 0, 0, 0, 0, 0, 0], [5, 2], [5, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0]]) {
+  for (const options of [
+    [5, 9, 0, 0, 0, 0, 0, 0, 0],
+    [5, 2],
+    [5, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+  ]) {
     s.guest({ ack: 1, options });
   }
   if (s.connection!.sackedBytes !== 0) throw new Error('believed');

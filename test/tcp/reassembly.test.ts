@@ -32,7 +32,10 @@ script('TCP-ASM-01 each segment beyond a hole draws a duplicate ACK with SACK, t
   // An older block grows: it is the newest now.
   s.guest({ seq: 201, data: 50 });
   const grown = s.expect({ ack: 1 });
-  must(((grown.sack[0]![0] - s.flow.guestIsn) | 0) === 101 && ((grown.sack[0]![1] - s.flow.guestIsn) | 0) === 251, 'first block');
+  must(
+    ((grown.sack[0]![0] - s.flow.guestIsn) | 0) === 101 && ((grown.sack[0]![1] - s.flow.guestIsn) | 0) === 251,
+    'first block',
+  );
   must(grown.sack.length === 3, 'all blocks');
   s.host.expectRead(0);
 });
@@ -122,7 +125,10 @@ script('TCP-ASM-03 property: random pieces with random bytes against a byte orac
       must(known <= 1, 'more than one answer');
       for (let i = from; i < to; i++) if (oracle[i] === -1) oracle[i] = bytes[i - from]!;
       const inOrder = oracle.indexOf(-1);
-      must(f.host.received === (inOrder < 0 ? total : inOrder), `${f.host.received} bytes read, ${inOrder} are in order`);
+      must(
+        f.host.received === (inOrder < 0 ? total : inOrder),
+        `${f.host.received} bytes read, ${inOrder} are in order`,
+      );
     }
     for (let i = 0; i < total; i++) must(f.host.bytes[i] === oracle[i], `byte ${i} of round ${round}`);
     f.guest({ rst: true, seq: 1 + total });
@@ -156,7 +162,7 @@ script('TCP-ASM-04 a bare FIN beyond a hole', (s) => {
   s.host.expectEof();
 });
 
-script('TCP-ASM-04 bytes beyond a FIN are nobody\'s', (s) => {
+script("TCP-ASM-04 bytes beyond a FIN are nobody's", (s) => {
   s.establish();
   s.guest({ seq: 101, data: 100, fin: true });
   s.expect({ ack: 1 });
@@ -173,21 +179,25 @@ script('TCP-ASM-04 bytes beyond a FIN are nobody\'s', (s) => {
   s.host.expectRead(0);
 });
 
-script('TCP-ASM-05 every second byte in a segment of its own: bounded in time, ranges and memory', { once: true }, (s) => {
-  s.establish();
-  const start = process.cpuUsage();
-  const window = 60_000;
-  s.batch(() => {
-    for (let i = 0; i < 200_000; i++) s.guest({ seq: 3 + 2 * (i % (window / 2)), ack: 1, data: 1 });
-  });
-  const used = process.cpuUsage(start);
-  s.drain();
-  const ms = (used.user + used.system) / 1000;
-  must(ms < 6000, `${ms} ms of CPU for 200,000 frames, the guest's own included`);
-  must((s.connection!.assembler?.count ?? 0) <= 128, 'ranges');
-  must(s.heldBytes <= 4 * 1024 * 1024, `${s.heldBytes} bytes held`);
-  s.host.expectRead(0);
-});
+script(
+  'TCP-ASM-05 every second byte in a segment of its own: bounded in time, ranges and memory',
+  { once: true },
+  (s) => {
+    s.establish();
+    const start = process.cpuUsage();
+    const window = 60_000;
+    s.batch(() => {
+      for (let i = 0; i < 200_000; i++) s.guest({ seq: 3 + 2 * (i % (window / 2)), ack: 1, data: 1 });
+    });
+    const used = process.cpuUsage(start);
+    s.drain();
+    const ms = (used.user + used.system) / 1000;
+    must(ms < 6000, `${ms} ms of CPU for 200,000 frames, the guest's own included`);
+    must((s.connection!.assembler?.count ?? 0) <= 128, 'ranges');
+    must(s.heldBytes <= 4 * 1024 * 1024, `${s.heldBytes} bytes held`);
+    s.host.expectRead(0);
+  },
+);
 
 script('TCP-ASM-05 with the table of ranges full, what is next in order is still taken', { once: true }, (s) => {
   s.establish();
@@ -218,15 +228,18 @@ script('TCP-ASM-06 many one-byte segments hold no more than the window', { once:
 });
 
 for (const ts of [false, true]) {
-  script(`TCP-ASM-07 at most ${ts ? 3 : 4} SACK blocks${ts ? ' beside timestamps' : ''}, in 40 bytes of options`, (s) => {
-    s.establish({ ts });
-    for (let i = 1; i <= 8; i++) {
-      s.guest({ seq: 200 * i, data: 50 });
-      const a = s.expect({ ack: 1 });
-      must(a.optionBytes <= 40, 'options too long');
-      must(a.sack.length === Math.min(i, ts ? 3 : 4), `${a.sack.length} blocks`);
-    }
-  });
+  script(
+    `TCP-ASM-07 at most ${ts ? 3 : 4} SACK blocks${ts ? ' beside timestamps' : ''}, in 40 bytes of options`,
+    (s) => {
+      s.establish({ ts });
+      for (let i = 1; i <= 8; i++) {
+        s.guest({ seq: 200 * i, data: 50 });
+        const a = s.expect({ ack: 1 });
+        must(a.optionBytes <= 40, 'options too long');
+        must(a.sack.length === Math.min(i, ts ? 3 : 4), `${a.sack.length} blocks`);
+      }
+    },
+  );
 }
 
 script('TCP-ASM-07 property: blocks are disjoint, above the ACK and really held', { once: true }, (s) => {
@@ -249,27 +262,31 @@ script('TCP-ASM-07 property: blocks are disjoint, above the ACK and really held'
   }
 });
 
-script('TCP-ASM-08 data that was refused for want of memory is taken when it comes again', { memory: 2 * 1024 * 1024 }, (s) => {
-  s.establish();
-  // All of the packet memory is taken.
-  const { slab } = s.stack;
-  const hoard: number[] = [];
-  for (let size = 1024 * 1024; size >= 4096; size /= 2) {
-    for (let off = slab.alloc(size); off >= 0; off = slab.alloc(size)) hoard.push(off);
-  }
-  s.guest({ data: 100 });
-  s.expect({ ack: 1 });
-  s.guest({ seq: 101, data: 100 });
-  s.expect({ ack: 1, sack: [] });
-  s.host.expectRead(0);
-  must(s.stack.stats.tcp.noMemory === 2, 'not counted');
-  for (const off of hoard) slab.free(off);
-  s.guest({ seq: 1, data: 100 });
-  s.expect({ ack: 101 });
-  s.guest({ seq: 101, data: 100 });
-  s.expect({ ack: 201 });
-  s.host.expectRead(200);
-});
+script(
+  'TCP-ASM-08 data that was refused for want of memory is taken when it comes again',
+  { memory: 2 * 1024 * 1024 },
+  (s) => {
+    s.establish();
+    // All of the packet memory is taken.
+    const { slab } = s.stack;
+    const hoard: number[] = [];
+    for (let size = 1024 * 1024; size >= 4096; size /= 2) {
+      for (let off = slab.alloc(size); off >= 0; off = slab.alloc(size)) hoard.push(off);
+    }
+    s.guest({ data: 100 });
+    s.expect({ ack: 1 });
+    s.guest({ seq: 101, data: 100 });
+    s.expect({ ack: 1, sack: [] });
+    s.host.expectRead(0);
+    must(s.stack.stats.tcp.noMemory === 2, 'not counted');
+    for (const off of hoard) slab.free(off);
+    s.guest({ seq: 1, data: 100 });
+    s.expect({ ack: 101 });
+    s.guest({ seq: 101, data: 100 });
+    s.expect({ ack: 201 });
+    s.host.expectRead(200);
+  },
+);
 
 script('TCP-ASM-09 D-SACK: duplicates below the ACK, and inside what is held', (s) => {
   s.establish();

@@ -21,33 +21,40 @@ function fill(s: Script, size = 1460): number {
 }
 
 for (const ws of [7, false] as const) {
-  script(`TCP-FCR-01 the host stops reading: the window falls to 0, the buffer is bounded${ws === false ? ' (no window scale)' : ''}`, (s) => {
-    s.establish({ ws });
-    s.host.pause();
-    const got = fill(s);
-    // Rounding by the window scale may add up to 63 bytes an acknowledgement, and no more than a segment in all.
-    must(got >= 60_000 && got <= 65_536 + 1460, `${got} bytes until the window closed`);
-    s.guest({ seq: s.flow.guestNext - 1 });
-    const last = s.expect({ ack: 1 + got });
-    must(last.win === 0, `window ${last.win}`);
-    must(s.heldBytes <= 131_072, `${s.heldBytes} bytes held`);
-    s.host.resume();
-    s.expect({ ack: 1 + got });
-    s.host.expectRead(got);
-  });
+  script(
+    `TCP-FCR-01 the host stops reading: the window falls to 0, the buffer is bounded${ws === false ? ' (no window scale)' : ''}`,
+    (s) => {
+      s.establish({ ws });
+      s.host.pause();
+      const got = fill(s);
+      // Rounding by the window scale may add up to 63 bytes an acknowledgement, and no more than a segment in all.
+      must(got >= 60_000 && got <= 65_536 + 1460, `${got} bytes until the window closed`);
+      s.guest({ seq: s.flow.guestNext - 1 });
+      const last = s.expect({ ack: 1 + got });
+      must(last.win === 0, `window ${last.win}`);
+      must(s.heldBytes <= 131_072, `${s.heldBytes} bytes held`);
+      s.host.resume();
+      s.expect({ ack: 1 + got });
+      s.host.expectRead(got);
+    },
+  );
 }
 
-script('TCP-FCR-02 the right edge never goes back, whatever the host reads and the guest sends', { once: true }, (s) => {
-  // The edge is checked for every frame; this walks through odd sizes.
-  s.establish();
-  s.host.pause();
-  for (let i = 0; i < 1500; i++) {
-    const room = edge(s) - s.flow.guestNext;
-    if (room > 0) s.guest({ data: Math.min(room, 1 + ((i * 7919) % 3000 % 1460)) });
-    if (i % 3 === 0) s.host.read(1 + ((i * 104_729) % 2500));
-    s.drain();
-  }
-});
+script(
+  'TCP-FCR-02 the right edge never goes back, whatever the host reads and the guest sends',
+  { once: true },
+  (s) => {
+    // The edge is checked for every frame; this walks through odd sizes.
+    s.establish();
+    s.host.pause();
+    for (let i = 0; i < 1500; i++) {
+      const room = edge(s) - s.flow.guestNext;
+      if (room > 0) s.guest({ data: Math.min(room, 1 + (((i * 7919) % 3000) % 1460)) });
+      if (i % 3 === 0) s.host.read(1 + ((i * 104_729) % 2500));
+      s.drain();
+    }
+  },
+);
 
 script('TCP-FCR-03 after zero, nothing before a worthwhile piece is free; then an update unprompted', (s) => {
   s.establish();
@@ -120,7 +127,10 @@ script('TCP-FCR-06 with window scale an update is rounded down: no more is promi
   s.host.read(5001);
   const update = s.expect({ ack: 1 + got });
   const free = s.connection!.rcv.target - (got - 5001);
-  must(s.flow.windowOf(update) <= free && s.flow.windowOf(update) > free - 64, `window ${s.flow.windowOf(update)}, free ${free}`);
+  must(
+    s.flow.windowOf(update) <= free && s.flow.windowOf(update) > free - 64,
+    `window ${s.flow.windowOf(update)}, free ${free}`,
+  );
 });
 
 script('TCP-FCR-07 the host drains a byte at a time: at most one update for each MSS', { once: true }, (s) => {
@@ -163,36 +173,40 @@ script('TCP-FCR-09 the window grows with use to far more than 1.25 MB', { once: 
   s.host.expectRead(s.flow.guestNext - 1);
 });
 
-script('TCP-FCR-10 memory of all flows together is bounded: windows close, no flow dies', { memory: 4 * 1024 * 1024, once: true }, (s) => {
-  const flows = Array.from({ length: 40 }, () => s.newFlow());
-  for (const f of flows) {
-    f.establish();
-    f.host.pause();
-  }
-  for (let round = 0; round < 60; round++) {
+script(
+  'TCP-FCR-10 memory of all flows together is bounded: windows close, no flow dies',
+  { memory: 4 * 1024 * 1024, once: true },
+  (s) => {
+    const flows = Array.from({ length: 40 }, () => s.newFlow());
+    for (const f of flows) {
+      f.establish();
+      f.host.pause();
+    }
+    for (let round = 0; round < 60; round++) {
+      for (const f of flows) {
+        const c = s.connectionOf(f)!;
+        const at = (c.rcvNxt - c.irs) | 0;
+        if (((c.rcvAdv - c.rcvNxt) | 0) >= 1460) f.guest({ seq: at, data: 1460 });
+        f.drain();
+      }
+    }
+    must(s.heldBytes <= 4 * 1024 * 1024, 'memory');
+    for (const f of flows) f.host.expectOpen();
+    let before = 0;
+    for (const f of flows) {
+      f.host.resume();
+      f.drain();
+      before += f.host.received;
+    }
+    // Memory is back: each flow takes what it was refused.
     for (const f of flows) {
       const c = s.connectionOf(f)!;
-      const at = (c.rcvNxt - c.irs) | 0;
-      if (((c.rcvAdv - c.rcvNxt) | 0) >= 1460) f.guest({ seq: at, data: 1460 });
+      f.guest({ seq: (c.rcvNxt - c.irs) | 0, data: 1000 });
       f.drain();
+      f.host.expectOpen();
     }
-  }
-  must(s.heldBytes <= 4 * 1024 * 1024, 'memory');
-  for (const f of flows) f.host.expectOpen();
-  let before = 0;
-  for (const f of flows) {
-    f.host.resume();
-    f.drain();
-    before += f.host.received;
-  }
-  // Memory is back: each flow takes what it was refused.
-  for (const f of flows) {
-    const c = s.connectionOf(f)!;
-    f.guest({ seq: (c.rcvNxt - c.irs) | 0, data: 1000 });
-    f.drain();
-    f.host.expectOpen();
-  }
-  let after = 0;
-  for (const f of flows) after += f.host.received;
-  must(after - before === 40_000, `${after - before} bytes taken`);
-});
+    let after = 0;
+    for (const f of flows) after += f.host.received;
+    must(after - before === 40_000, `${after - before} bytes taken`);
+  },
+);

@@ -46,7 +46,10 @@ for (const [what, g] of [
     open(s, { sackOk: false });
     flight(s, 8);
     for (let i = 0; i < 5; i++) s.guest(g(i));
-    must(s.drain().every((x) => x.payload.length === 0), 'retransmitted');
+    must(
+      s.drain().every((x) => x.payload.length === 0),
+      'retransmitted',
+    );
     must(s.connection!.retransmits === 0, 'retransmitted');
   });
 }
@@ -58,25 +61,29 @@ script('TCP-REC-02 with nothing outstanding the same ACK means nothing', (s) => 
   must(s.connection!.dupAcks === 0, 'counted');
 });
 
-script('TCP-REC-03 NewReno: a partial ACK resends the next hole, the full one ends with cwnd = ssthresh', { limits: { congestion: 'new-reno' } }, (s) => {
-  open(s, { sackOk: false });
-  flight(s, 10);
-  s.advance(20);
-  // Segments 0 and 3 are lost.
-  for (let i = 0; i < 3; i++) s.guest({ ack: 1 });
-  s.expect({ seq: seg(0), data: MSS });
-  for (let i = 0; i < 4; i++) s.guest({ ack: 1 });
-  s.expectSilence();
-  s.guest({ ack: seg(3) });
-  s.expect({ seq: seg(3), data: MSS });
-  s.expectSilence();
-  must(s.connection!.recovery === 1, 'recovery was left by a partial ACK');
-  s.guest({ ack: seg(10) });
-  must(s.connection!.recovery === 0, 'recovery was not left');
-  must(s.connection!.cc.ssthresh === 5 * MSS, `ssthresh ${s.connection!.cc.ssthresh}`);
-  must(s.connection!.cc.cwnd === 5 * MSS, `cwnd ${s.connection!.cc.cwnd}`);
-  must(s.connection!.retransmits === 2, 'two retransmissions');
-});
+script(
+  'TCP-REC-03 NewReno: a partial ACK resends the next hole, the full one ends with cwnd = ssthresh',
+  { limits: { congestion: 'new-reno' } },
+  (s) => {
+    open(s, { sackOk: false });
+    flight(s, 10);
+    s.advance(20);
+    // Segments 0 and 3 are lost.
+    for (let i = 0; i < 3; i++) s.guest({ ack: 1 });
+    s.expect({ seq: seg(0), data: MSS });
+    for (let i = 0; i < 4; i++) s.guest({ ack: 1 });
+    s.expectSilence();
+    s.guest({ ack: seg(3) });
+    s.expect({ seq: seg(3), data: MSS });
+    s.expectSilence();
+    must(s.connection!.recovery === 1, 'recovery was left by a partial ACK');
+    s.guest({ ack: seg(10) });
+    must(s.connection!.recovery === 0, 'recovery was not left');
+    must(s.connection!.cc.ssthresh === 5 * MSS, `ssthresh ${s.connection!.cc.ssthresh}`);
+    must(s.connection!.cc.cwnd === 5 * MSS, `cwnd ${s.connection!.cc.cwnd}`);
+    must(s.connection!.retransmits === 2, 'two retransmissions');
+  },
+);
 
 script('TCP-REC-03 duplicates after recovery do not start another (RFC 6582 3.2: beyond recover)', (s) => {
   open(s, { sackOk: false });
@@ -113,7 +120,13 @@ script('TCP-REC-04 SACK: only the holes are resent', (s) => {
     ],
   });
   for (const x of s.drain()) again.push(s.flow.seqOf(x));
-  s.guest({ ack: seg(2), sack: [[seg(6), seg(10)], [seg(3), seg(5)]] });
+  s.guest({
+    ack: seg(2),
+    sack: [
+      [seg(6), seg(10)],
+      [seg(3), seg(5)],
+    ],
+  });
   for (const x of s.drain()) again.push(s.flow.seqOf(x));
   must(again.join(' ') === [seg(0), seg(2), seg(5)].join(' '), `resent at ${again.join(' ')}`);
   s.guest({ ack: seg(10) });
@@ -144,7 +157,7 @@ script('TCP-REC-05 reneging: after a time-out SACK is forgotten and everything i
   s.drain();
   must(s.connection!.snd.used === 5 * MSS, 'SACKed bytes left the buffer');
   s.connection!.reoDeadline = Number.POSITIVE_INFINITY;
-  let all = new Set<number>();
+  const all = new Set<number>();
   for (let i = 0; i < 30 && all.size < 5; i++) {
     s.advance(300);
     for (const x of s.drain()) all.add(s.flow.seqOf(x));
@@ -263,7 +276,10 @@ script('TCP-REC-09 a lost retransmission is found without a time-out', (s) => {
   s.guest({ ack: 1, sack: [[at[1]!, at[4]!]] });
   const first = s.drain();
   s.flow.received = 1;
-  must(first.some((x) => s.flow.seqOf(x) === 1), 'no retransmission');
+  must(
+    first.some((x) => s.flow.seqOf(x) === 1),
+    'no retransmission',
+  );
   s.advance(20);
   s.guest({ ack: 1, sack: [[at[1]!, end]] });
   const newer = s.drain().filter((x) => s.flow.seqOf(x) > 1);
@@ -274,7 +290,10 @@ script('TCP-REC-09 a lost retransmission is found without a time-out', (s) => {
   s.advance(45);
   s.guest({ ack: 1, sack: [[at[1]!, newEnd]] });
   s.advance(15);
-  must(s.drain().some((x) => s.flow.seqOf(x) === 1), 'not found');
+  must(
+    s.drain().some((x) => s.flow.seqOf(x) === 1),
+    'not found',
+  );
   must(s.stack.stats.tcp.timeouts === 0, 'a time-out');
 });
 
@@ -307,23 +326,30 @@ script('TCP-REC-10 SACK bombs: a bounded scoreboard, bounded work, no tiny segme
   must(sent < 200, `${sent} segments sent`);
 });
 
-script('TCP-REC-11 a spurious fast retransmit is seen by the timestamp: cwnd is restored', { limits: { congestion: 'new-reno' } }, (s) => {
-  open(s, { sackOk: false, ts: true });
-  s.host.write(10 * (MSS - 12));
-  s.drain();
-  s.flow.received = 1;
-  const tsSent = s.flow.tsSeen;
-  const before = s.connection!.cc.cwnd;
-  s.advance(20);
-  for (let i = 0; i < 3; i++) s.guest({ ack: 1, ts: [s.flow.tsVal, tsSent] });
-  s.lose({ seq: 1, data: MSS - 12 });
-  must(s.connection!.recovery === 1, 'no recovery');
-  s.advance(2);
-  // The original was only late: the answer echoes its time.
-  s.guest({ ack: 1 + 10 * (MSS - 12), ts: [s.flow.tsVal, tsSent] });
-  must(s.connection!.recovery === 0 && s.connection!.cc.cwnd >= before, `cwnd ${s.connection!.cc.cwnd}, before ${before}`);
-  must(s.stack.stats.tcp.spuriousRecoveries === 1, 'not counted');
-});
+script(
+  'TCP-REC-11 a spurious fast retransmit is seen by the timestamp: cwnd is restored',
+  { limits: { congestion: 'new-reno' } },
+  (s) => {
+    open(s, { sackOk: false, ts: true });
+    s.host.write(10 * (MSS - 12));
+    s.drain();
+    s.flow.received = 1;
+    const tsSent = s.flow.tsSeen;
+    const before = s.connection!.cc.cwnd;
+    s.advance(20);
+    for (let i = 0; i < 3; i++) s.guest({ ack: 1, ts: [s.flow.tsVal, tsSent] });
+    s.lose({ seq: 1, data: MSS - 12 });
+    must(s.connection!.recovery === 1, 'no recovery');
+    s.advance(2);
+    // The original was only late: the answer echoes its time.
+    s.guest({ ack: 1 + 10 * (MSS - 12), ts: [s.flow.tsVal, tsSent] });
+    must(
+      s.connection!.recovery === 0 && s.connection!.cc.cwnd >= before,
+      `cwnd ${s.connection!.cc.cwnd}, before ${before}`,
+    );
+    must(s.stack.stats.tcp.spuriousRecoveries === 1, 'not counted');
+  },
+);
 
 script('TCP-REC-11 a spurious time-out too', { limits: { congestion: 'new-reno' } }, (s) => {
   open(s, { sackOk: false, ts: true });
@@ -355,20 +381,24 @@ script('TCP-REC-11 a spurious fast retransmit is seen by D-SACK', { limits: { co
 });
 
 for (const congestion of ['cubic', 'new-reno'] as const) {
-  script(`TCP-REC-12 ACK division gives no more growth than one ACK (${congestion})`, { limits: { congestion } }, (s) => {
-    const cwnd = [1, 10].map((pieces) => {
-      const f = s.newFlow();
-      f.establish();
-      f.host.write(40 * MSS);
-      f.drain();
-      for (let i = 1; i <= pieces; i++) {
-        f.guest({ ack: 1 + Math.floor((MSS * i) / pieces) });
-        f.pending.length = 0;
-      }
-      return s.connectionOf(f)!.cc.cwnd;
-    });
-    must(cwnd[1]! <= cwnd[0]!, `${cwnd[1]} by ten ACKs, ${cwnd[0]} by one`);
-  });
+  script(
+    `TCP-REC-12 ACK division gives no more growth than one ACK (${congestion})`,
+    { limits: { congestion } },
+    (s) => {
+      const cwnd = [1, 10].map((pieces) => {
+        const f = s.newFlow();
+        f.establish();
+        f.host.write(40 * MSS);
+        f.drain();
+        for (let i = 1; i <= pieces; i++) {
+          f.guest({ ack: 1 + Math.floor((MSS * i) / pieces) });
+          f.pending.length = 0;
+        }
+        return s.connectionOf(f)!.cc.cwnd;
+      });
+      must(cwnd[1]! <= cwnd[0]!, `${cwnd[1]} by ten ACKs, ${cwnd[0]} by one`);
+    },
+  );
 }
 
 script('TCP-REC-12 optimistic ACKs (of what was not sent) give nothing', (s) => {

@@ -52,31 +52,37 @@ const STATES: readonly [string, (s: Script) => void, number, number][] = [
 
 for (const [state, reach, rcvNxt, sndNxt] of STATES) {
   for (const ack of [undefined, sndNxt]) {
-    script(`TCP-RST-01 RST${ack === undefined ? '' : '+ACK'} at RCV.NXT in ${state}: the flow dies, the host is reset, no answer`, (s) => {
-      s.establish();
-      reach(s);
-      s.expectState(state);
-      s.guest({ rst: true, seq: rcvNxt, ...(ack !== undefined && { ack }) });
-      s.host.expectClosed('guest-reset');
-      s.expectClean();
-      s.expectSilence(1000);
-    });
+    script(
+      `TCP-RST-01 RST${ack === undefined ? '' : '+ACK'} at RCV.NXT in ${state}: the flow dies, the host is reset, no answer`,
+      (s) => {
+        s.establish();
+        reach(s);
+        s.expectState(state);
+        s.guest({ rst: true, seq: rcvNxt, ...(ack !== undefined && { ack }) });
+        s.host.expectClosed('guest-reset');
+        s.expectClean();
+        s.expectSilence(1000);
+      },
+    );
   }
 
-  script(`TCP-RST-02 RST in the window but not at RCV.NXT in ${state}: one challenge ACK, the flow lives, the exact one works`, (s) => {
-    s.establish();
-    reach(s);
-    s.guest({ rst: true, seq: rcvNxt + 1000 });
-    // After the guest's FIN there is no window but RCV.NXT itself to be in; silence is right there too.
-    const answers = s.drain();
-    must(answers.length <= 1, 'more than one answer');
-    if (rcvNxt === 1) must(answers.length === 1 && s.flow.ackOf(answers[0]!) === 1, 'no challenge');
-    s.expectState(state);
-    s.host.expectOpen();
-    s.guest({ rst: true, seq: rcvNxt });
-    s.host.expectClosed('guest-reset');
-    s.expectClean();
-  });
+  script(
+    `TCP-RST-02 RST in the window but not at RCV.NXT in ${state}: one challenge ACK, the flow lives, the exact one works`,
+    (s) => {
+      s.establish();
+      reach(s);
+      s.guest({ rst: true, seq: rcvNxt + 1000 });
+      // After the guest's FIN there is no window but RCV.NXT itself to be in; silence is right there too.
+      const answers = s.drain();
+      must(answers.length <= 1, 'more than one answer');
+      if (rcvNxt === 1) must(answers.length === 1 && s.flow.ackOf(answers[0]!) === 1, 'no challenge');
+      s.expectState(state);
+      s.host.expectOpen();
+      s.guest({ rst: true, seq: rcvNxt });
+      s.host.expectClosed('guest-reset');
+      s.expectClean();
+    },
+  );
 
   script(`TCP-RST-03 RST outside of the window in ${state}: silence`, (s) => {
     s.establish();
@@ -150,14 +156,17 @@ script('TCP-RST-05 data on a RST is ignored, the RST judged as ever', (s) => {
 });
 
 for (const [state, reach, rcvNxt, sndNxt] of STATES) {
-  script(`TCP-RST-06 the host is reset in ${state}: RST at SND.NXT with ACK at once, queued bytes dropped, no FIN`, (s) => {
-    s.establish();
-    reach(s);
-    s.host.reset();
-    s.expectRst({ seq: sndNxt, ack: rcvNxt });
-    s.expectClean();
-    s.expectSilence(10_000);
-  });
+  script(
+    `TCP-RST-06 the host is reset in ${state}: RST at SND.NXT with ACK at once, queued bytes dropped, no FIN`,
+    (s) => {
+      s.establish();
+      reach(s);
+      s.host.reset();
+      s.expectRst({ seq: sndNxt, ack: rcvNxt });
+      s.expectClean();
+      s.expectSilence(10_000);
+    },
+  );
 }
 
 script('TCP-RST-06 with bytes in flight and waiting', (s) => {
@@ -195,7 +204,10 @@ script('TCP-RST-07 resets to unknown flows are limited, not unlimited', { once: 
   for (let i = 0; i < 5000; i++) s.guest({ seq: 1, ack: 1 });
   const answers = s.drain();
   must(answers.length >= 10 && answers.length < 200, `${answers.length} RSTs at once`);
-  must(answers.every((x) => x.flags & RST), 'RST');
+  must(
+    answers.every((x) => x.flags & RST),
+    'RST',
+  );
 });
 
 script('TCP-RST-08 data and RST in one read: the host gets the data first, then the reset', (s) => {

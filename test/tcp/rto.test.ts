@@ -5,7 +5,8 @@ import { type Script, script } from '../helpers/script.ts';
 const must = (condition: boolean, what: string): void => {
   if (!condition) throw new Error(what);
 };
-const near = (got: number, want: number, what: string): void => must(Math.abs(got - want) < 0.01, `${what} is ${got}, not ${want}`);
+const near = (got: number, want: number, what: string): void =>
+  must(Math.abs(got - want) < 0.01, `${what} is ${got}, not ${want}`);
 
 /** The guest takes one segment and acknowledges it after `rtt` ms. */
 function exchange(s: Script, rtt: number, bytes = 100): void {
@@ -76,22 +77,26 @@ script('TCP-RTO-02 with timestamps a retransmission does give one', (s) => {
 });
 
 for (const congestion of ['cubic', 'new-reno'] as const) {
-  script(`TCP-RTO-03 expiry: only the first segment again, RTO doubles, cwnd 1 MSS (${congestion})`, { limits: { congestion } }, (s) => {
-    s.establish({ sackOk: false });
-    s.host.write(6 * 1460);
-    for (let i = 0; i < 6; i++) s.lose({ data: 1460 });
-    let last = s.now;
-    for (const wait of [200, 400, 800, 1600, 3200]) {
-      const again = s.flow.expectWithin(60_000, { seq: 1, data: 1460 });
-      must(again.at - last === wait, `after ${again.at - last} ms, not ${wait}`);
-      last = again.at;
-      s.expectSilence(10);
-      const { cc } = s.connection!;
-      must(cc.cwnd === 1460, `cwnd ${cc.cwnd}`);
-      const want = congestion === 'cubic' ? 0.7 * 6 * 1460 : 3 * 1460;
-      near(cc.ssthresh, want, 'ssthresh');
-    }
-  });
+  script(
+    `TCP-RTO-03 expiry: only the first segment again, RTO doubles, cwnd 1 MSS (${congestion})`,
+    { limits: { congestion } },
+    (s) => {
+      s.establish({ sackOk: false });
+      s.host.write(6 * 1460);
+      for (let i = 0; i < 6; i++) s.lose({ data: 1460 });
+      let last = s.now;
+      for (const wait of [200, 400, 800, 1600, 3200]) {
+        const again = s.flow.expectWithin(60_000, { seq: 1, data: 1460 });
+        must(again.at - last === wait, `after ${again.at - last} ms, not ${wait}`);
+        last = again.at;
+        s.expectSilence(10);
+        const { cc } = s.connection!;
+        must(cc.cwnd === 1460, `cwnd ${cc.cwnd}`);
+        const want = congestion === 'cubic' ? 0.7 * 6 * 1460 : 3 * 1460;
+        near(cc.ssthresh, want, 'ssthresh');
+      }
+    },
+  );
 }
 
 script('TCP-RTO-03 after the first segment is acknowledged the rest follows in slow start', (s) => {

@@ -12,28 +12,38 @@ t.test('property: what is emitted is read', async () => {
   const u16 = fc.nat(0xffff);
   const i32 = fc.integer();
   fc.assert(
-    fc.property(u16, u16, i32, i32, fc.nat(63), u16, fc.boolean(), fc.nat(30), (sport, dport, seq, ack, flags, wnd, ts, data) => {
-      const header = ts ? 32 : 20;
-      const buf = new Uint8Array(100).fill(0xee);
-      emitTcpHeader(buf, 7, sport, dport, seq, ack, header, flags, wnd);
-      if (ts) emitTimestamps(buf, 27, seq, ack);
-      const v = new SegmentView();
-      if (v.wrap(buf, 7, 7 + header + data) !== Drop.None) return false;
-      return (
-        v.srcPort === sport &&
-        v.dstPort === dport &&
-        v.segSeq === seq &&
-        v.segAck === ack &&
-        v.flags === flags &&
-        v.segWnd === wnd &&
-        v.payloadOff === 7 + header &&
-        v.payloadLen === data &&
-        v.hasTs === ts &&
-        v.tsVal === (ts ? seq : 0) &&
-        v.tsEcr === (ts ? ack : 0) &&
-        v.segLen === data + ((flags >> 1) & 1) + (flags & 1)
-      );
-    }),
+    fc.property(
+      u16,
+      u16,
+      i32,
+      i32,
+      fc.nat(63),
+      u16,
+      fc.boolean(),
+      fc.nat(30),
+      (sport, dport, seq, ack, flags, wnd, ts, data) => {
+        const header = ts ? 32 : 20;
+        const buf = new Uint8Array(100).fill(0xee);
+        emitTcpHeader(buf, 7, sport, dport, seq, ack, header, flags, wnd);
+        if (ts) emitTimestamps(buf, 27, seq, ack);
+        const v = new SegmentView();
+        if (v.wrap(buf, 7, 7 + header + data) !== Drop.None) return false;
+        return (
+          v.srcPort === sport &&
+          v.dstPort === dport &&
+          v.segSeq === seq &&
+          v.segAck === ack &&
+          v.flags === flags &&
+          v.segWnd === wnd &&
+          v.payloadOff === 7 + header &&
+          v.payloadLen === data &&
+          v.hasTs === ts &&
+          v.tsVal === (ts ? seq : 0) &&
+          v.tsEcr === (ts ? ack : 0) &&
+          v.segLen === data + ((flags >> 1) & 1) + (flags & 1)
+        );
+      },
+    ),
   );
 });
 
@@ -53,7 +63,18 @@ t.test('property: options in any order and padding are read as they were meant',
           ...(ts !== undefined && { ts }),
           sackOk,
         });
-        const s = tcpSegment({ src: 1, dst: 2, srcPort: 3, dstPort: 4, seq: 5, ack: 6, flags: 2, win: 7, options, payload: new Uint8Array(3) });
+        const s = tcpSegment({
+          src: 1,
+          dst: 2,
+          srcPort: 3,
+          dstPort: 4,
+          seq: 5,
+          ack: 6,
+          flags: 2,
+          win: 7,
+          options,
+          payload: new Uint8Array(3),
+        });
         const v = new SegmentView();
         if (v.wrap(s, 0, s.length) !== Drop.None) return false;
         return (
@@ -95,7 +116,10 @@ t.test('property: no bytes make it throw or look outside of the segment', async 
         ...v.sack.slice(0, 2 * v.sackCount),
       ];
       return (
-        fields(a).join() === fields(b).join() && a.payloadOff <= end && a.payloadOff + a.payloadLen === end && a.sackCount <= 4
+        fields(a).join() === fields(b).join() &&
+        a.payloadOff <= end &&
+        a.payloadOff + a.payloadLen === end &&
+        a.sackCount <= 4
       );
     }),
     { numRuns: 2000 },

@@ -144,7 +144,10 @@ script('TCP-FCS-05 shrunk to 0 by an ACK of a part: the rest comes when it opens
   s.expectAfter(200, { seq: 2000 });
   s.guest({ ack: 2001, win: 500 });
   const first = s.drain();
-  must(first.length === 1 && s.flow.seqOf(first[0]!) === 2001 && first[0]!.payload.length === 500, 'the first 500 bytes again');
+  must(
+    first.length === 1 && s.flow.seqOf(first[0]!) === 2001 && first[0]!.payload.length === 500,
+    'the first 500 bytes again',
+  );
   must(timerArmed(s), 'no timer');
   s.guest({ ack: 2501, win: 8000 });
   s.advance(400);
@@ -165,25 +168,28 @@ script('TCP-FCS-05 shrunk to 0, the peer keeps what it has: its ACK ends it', (s
   s.expectSilence(1000);
 });
 
-script('TCP-FCS-06 a window smaller than a segment with data in flight: waits, for half of the largest or the override', (s) => {
-  s.guest({ syn: true, seq: 0, win: 10_000, mss: 1460 });
-  s.host.accept();
-  s.expect({ synAck: true, ack: 1 });
-  // A long round trip, so that no retransmission comes in between.
-  s.advance(300);
-  s.guest({ ack: 1 });
-  s.host.write(20_000);
-  s.drain();
-  // 6 * 1460 = 8760 are in flight; less than a segment is left of the window.
-  must(((s.connection!.sndNxt - s.connection!.sndUna) | 0) === 8760, 'flight');
-  s.guest({ ack: 1461, win: 8000 });
-  s.expectSilence(100);
-  must(timerArmed(s), 'no timer');
-  const late = s.flow.expectWithin(1000, { seq: 8761, data: 700 });
-  must(late.payload.length === 700, 'the override');
-  s.guest({ ack: 8761, win: 10_000 });
-  s.drain();
-});
+script(
+  'TCP-FCS-06 a window smaller than a segment with data in flight: waits, for half of the largest or the override',
+  (s) => {
+    s.guest({ syn: true, seq: 0, win: 10_000, mss: 1460 });
+    s.host.accept();
+    s.expect({ synAck: true, ack: 1 });
+    // A long round trip, so that no retransmission comes in between.
+    s.advance(300);
+    s.guest({ ack: 1 });
+    s.host.write(20_000);
+    s.drain();
+    // 6 * 1460 = 8760 are in flight; less than a segment is left of the window.
+    must(((s.connection!.sndNxt - s.connection!.sndUna) | 0) === 8760, 'flight');
+    s.guest({ ack: 1461, win: 8000 });
+    s.expectSilence(100);
+    must(timerArmed(s), 'no timer');
+    const late = s.flow.expectWithin(1000, { seq: 8761, data: 700 });
+    must(late.payload.length === 700, 'the override');
+    s.guest({ ack: 8761, win: 10_000 });
+    s.drain();
+  },
+);
 
 script('TCP-FCS-06 half of the largest window is worth a short segment', (s) => {
   s.establish({ ws: false, mss: 1460, win: 1200 });
@@ -228,25 +234,29 @@ script('TCP-FCS-08 both the SYN and the third ACK had window 0: probes until it 
   s.expect({ seq: 1, data: 1000 });
 });
 
-script('TCP-FCS-09 the guest does not read: what is held is bounded, the rest stays with the host', { once: true }, (s) => {
-  s.establish();
-  s.guest({ win: 100 });
-  s.host.write(8 * 1024 * 1024);
-  s.drain();
-  must(s.heldBytes <= 2 * 1024 * 1024, `${s.heldBytes} bytes held`);
-  must(s.host.backlog >= 6 * 1024 * 1024, 'all was taken');
-  // It reads again: everything arrives.
-  let last = s.flow.received;
-  for (let i = 0; s.flow.received < 8 * 1024 * 1024 && i < 20_000; i++) {
-    s.guest({ win: 64_240 });
+script(
+  'TCP-FCS-09 the guest does not read: what is held is bounded, the rest stays with the host',
+  { once: true },
+  (s) => {
+    s.establish();
+    s.guest({ win: 100 });
+    s.host.write(8 * 1024 * 1024);
     s.drain();
-    if (s.flow.received === last) s.advance(50);
-    last = s.flow.received;
-  }
-  must(s.flow.received === 8 * 1024 * 1024 + 1, `${s.flow.received} received`);
-  s.guest({});
-  must(s.heldBytes === 0, 'the ring was not given back');
-});
+    must(s.heldBytes <= 2 * 1024 * 1024, `${s.heldBytes} bytes held`);
+    must(s.host.backlog >= 6 * 1024 * 1024, 'all was taken');
+    // It reads again: everything arrives.
+    let last = s.flow.received;
+    for (let i = 0; s.flow.received < 8 * 1024 * 1024 && i < 20_000; i++) {
+      s.guest({ win: 64_240 });
+      s.drain();
+      if (s.flow.received === last) s.advance(50);
+      last = s.flow.received;
+    }
+    must(s.flow.received === 8 * 1024 * 1024 + 1, `${s.flow.received} received`);
+    s.guest({});
+    must(s.heldBytes === 0, 'the ring was not given back');
+  },
+);
 
 script('TCP-FCS-10 many flows at window 0 hold no more than they were given, and live', { once: true }, (s) => {
   const flows = Array.from({ length: 500 }, () => s.newFlow());

@@ -65,29 +65,33 @@ script('TCP-TW-01 their number is capped, the oldest goes', { once: true, limits
   must(s.stack.stats.tcp.timeWaitEvicted === 5, 'not counted');
 });
 
-script('TCP-TW-02 a SYN with a higher ISN opens anew at once, our ISN above the old SND.NXT', { realIsn: true }, (s) => {
-  s.establish();
-  // More than the clock of the ISN generator advances meanwhile.
-  s.host.write(600_000);
-  for (let i = 0; i < 600 && s.flow.received < 600_001; i++) {
+script(
+  'TCP-TW-02 a SYN with a higher ISN opens anew at once, our ISN above the old SND.NXT',
+  { realIsn: true },
+  (s) => {
+    s.establish();
+    // More than the clock of the ISN generator advances meanwhile.
+    s.host.write(600_000);
+    for (let i = 0; i < 600 && s.flow.received < 600_001; i++) {
+      s.drain();
+      s.guest({});
+    }
+    s.host.end();
     s.drain();
-    s.guest({});
-  }
-  s.host.end();
-  s.drain();
-  s.guest({ fin: true });
-  s.drain();
-  s.expectState('TIME-WAIT');
-  const oldNxt = (s.flow.ourIsn + 600_002) | 0;
-  s.flow.renew(s.flow.guestIsn + 1000);
-  s.guest(usualSyn);
-  s.host.accept();
-  const answer = s.expect({ synAck: true, ack: 1 });
-  must(((answer.seq - oldNxt) | 0) > 0, 'our new ISN is not above the old SND.NXT');
-  s.guest({ ack: 1 });
-  s.host.expectEstablished();
-  must(s.stack.stats.tcp.timeWaitReused === 1, 'not counted');
-});
+    s.guest({ fin: true });
+    s.drain();
+    s.expectState('TIME-WAIT');
+    const oldNxt = (s.flow.ourIsn + 600_002) | 0;
+    s.flow.renew(s.flow.guestIsn + 1000);
+    s.guest(usualSyn);
+    s.host.accept();
+    const answer = s.expect({ synAck: true, ack: 1 });
+    must(((answer.seq - oldNxt) | 0) > 0, 'our new ISN is not above the old SND.NXT');
+    s.guest({ ack: 1 });
+    s.host.expectEstablished();
+    must(s.stack.stats.tcp.timeWaitReused === 1, 'not counted');
+  },
+);
 
 script('TCP-TW-02 a SYN with a newer TSval too, whatever its ISN', (s) => {
   toTimeWait(s, true);
@@ -307,20 +311,23 @@ function icmpFrame(s: Script, p: Uint8Array): Uint8Array {
 
 for (let code = 0; code < 16; code++) {
   const hard = code === 2 || code === 3;
-  script(`TCP-ICM-0${hard ? 2 : 3} unreachable code ${code} in SYN-SENT: ${hard ? 'the connect fails at once' : 'borne'}`, (s) => {
-    const f = s.connect();
-    f.expect({ syn: true });
-    s.guestIcmp({ type: 3, code, seq: 0, flow: f });
-    if (hard) {
-      f.host.expectClosed('unreachable');
-      s.expectClean();
-    } else {
-      f.host.expectOpen();
-      f.guest({ ...usualSyn, ack: 1 });
-      f.expect({ ack: 1 });
-      f.host.expectEstablished();
-    }
-  });
+  script(
+    `TCP-ICM-0${hard ? 2 : 3} unreachable code ${code} in SYN-SENT: ${hard ? 'the connect fails at once' : 'borne'}`,
+    (s) => {
+      const f = s.connect();
+      f.expect({ syn: true });
+      s.guestIcmp({ type: 3, code, seq: 0, flow: f });
+      if (hard) {
+        f.host.expectClosed('unreachable');
+        s.expectClean();
+      } else {
+        f.host.expectOpen();
+        f.guest({ ...usualSyn, ack: 1 });
+        f.expect({ ack: 1 });
+        f.host.expectEstablished();
+      }
+    },
+  );
 
   if (code === 4) continue;
   script(`TCP-ICM-02 unreachable code ${code} when established: soft, no abort`, (s) => {
@@ -364,7 +371,10 @@ script('TCP-ICM-04 fragmentation needed: the MSS follows, the data is sent again
   s.guestIcmp({ type: 3, code: 4, mtu: 1000, seq: 1 });
   const again = s.drain();
   must(again.length > 0 && s.flow.seqOf(again[0]!) === 1, 'not sent again');
-  must(again.every((x) => x.payload.length <= 960), 'too big');
+  must(
+    again.every((x) => x.payload.length <= 960),
+    'too big',
+  );
   for (let i = 0; i < 20 && s.flow.received < 3 * MSS + 1; i++) {
     s.guest({});
     for (const x of s.drain()) must(x.payload.length <= 960, 'too big');
@@ -398,25 +408,29 @@ script('TCP-ICM-04 MTU 0: the next plateau; MTU too small: clamped; MTU not smal
 });
 
 for (const mtu of [576, 1500, 4000, 9000, 65_520]) {
-  script(`TCP-MTU-01 TCP-MTU-02 MTU ${mtu}: the MSS option follows, full frames and none above it, DF set`, { mtu, once: mtu > 9000 }, (s) => {
-    s.guest({ syn: true, seq: 0, win: 65_535, mss: mtu - 40, ws: 7, sackOk: true });
-    s.host.accept();
-    s.expect({ synAck: true, ack: 1, mss: mtu - 40 });
-    s.guest({ ack: 1, win: 65_535 });
-    const total = 4 * (mtu - 40) + 1;
-    s.host.write(total);
-    let longest = 0;
-    for (let i = 0; i < 20 && s.flow.received <= total; i++) {
-      for (const x of s.drain()) longest = Math.max(longest, x.frame.length);
-      s.guest({});
-    }
-    must(longest === mtu + 14, `longest frame ${longest}`);
-    s.guest({ data: mtu - 40 });
-    s.drain();
-    s.guest({ data: mtu - 40 });
-    s.drain();
-    s.host.expectRead(2 * (mtu - 40));
-  });
+  script(
+    `TCP-MTU-01 TCP-MTU-02 MTU ${mtu}: the MSS option follows, full frames and none above it, DF set`,
+    { mtu, once: mtu > 9000 },
+    (s) => {
+      s.guest({ syn: true, seq: 0, win: 65_535, mss: mtu - 40, ws: 7, sackOk: true });
+      s.host.accept();
+      s.expect({ synAck: true, ack: 1, mss: mtu - 40 });
+      s.guest({ ack: 1, win: 65_535 });
+      const total = 4 * (mtu - 40) + 1;
+      s.host.write(total);
+      let longest = 0;
+      for (let i = 0; i < 20 && s.flow.received <= total; i++) {
+        for (const x of s.drain()) longest = Math.max(longest, x.frame.length);
+        s.guest({});
+      }
+      must(longest === mtu + 14, `longest frame ${longest}`);
+      s.guest({ data: mtu - 40 });
+      s.drain();
+      s.guest({ data: mtu - 40 });
+      s.drain();
+      s.host.expectRead(2 * (mtu - 40));
+    },
+  );
 }
 
 script('TCP-MTU-03 a segment larger than the MTU is taken whole', (s) => {
@@ -428,54 +442,58 @@ script('TCP-MTU-03 a segment larger than the MTU is taken whole', (s) => {
   s.expect({ ack: 20_011 });
 });
 
-script('TCP-RES-02 3,000 flows one after another, every order of closing: nothing is left', { once: true, limits: { timeWaitMax: 50 } }, (s) => {
-  for (let i = 0; i < 3000; i++) {
-    const f = s.newFlow({ guestPort: 1024 + (i % 50_000) });
-    f.establish();
-    f.guest({ data: 10 });
-    f.drain();
-    f.host.write(10);
-    f.drain();
-    f.guest({});
-    switch (i % 6) {
-      case 0:
-        f.guest({ fin: true });
-        f.drain();
-        f.host.end();
-        f.drain();
-        f.guest({});
-        break;
-      case 1:
-        f.host.end();
-        f.drain();
-        f.guest({ fin: true });
-        f.drain();
-        break;
-      case 2:
-        f.host.end();
-        f.drain();
-        f.guest({ fin: true, ack: 11 });
-        f.drain();
-        f.guest({ ack: 12 });
-        break;
-      case 3:
-        f.guest({ rst: true, seq: 11 });
-        break;
-      case 4:
-        f.host.reset();
-        f.drain();
-        break;
-      default:
-        f.guest({ fin: true });
-        f.drain();
-        f.host.reset();
-        f.drain();
+script(
+  'TCP-RES-02 3,000 flows one after another, every order of closing: nothing is left',
+  { once: true, limits: { timeWaitMax: 50 } },
+  (s) => {
+    for (let i = 0; i < 3000; i++) {
+      const f = s.newFlow({ guestPort: 1024 + (i % 50_000) });
+      f.establish();
+      f.guest({ data: 10 });
+      f.drain();
+      f.host.write(10);
+      f.drain();
+      f.guest({});
+      switch (i % 6) {
+        case 0:
+          f.guest({ fin: true });
+          f.drain();
+          f.host.end();
+          f.drain();
+          f.guest({});
+          break;
+        case 1:
+          f.host.end();
+          f.drain();
+          f.guest({ fin: true });
+          f.drain();
+          break;
+        case 2:
+          f.host.end();
+          f.drain();
+          f.guest({ fin: true, ack: 11 });
+          f.drain();
+          f.guest({ ack: 12 });
+          break;
+        case 3:
+          f.guest({ rst: true, seq: 11 });
+          break;
+        case 4:
+          f.host.reset();
+          f.drain();
+          break;
+        default:
+          f.guest({ fin: true });
+          f.drain();
+          f.host.reset();
+          f.drain();
+      }
+      f.drain();
     }
-    f.drain();
-  }
-  s.expectSilence(61_000);
-  s.expectClean();
-});
+    s.expectSilence(61_000);
+    s.expectClean();
+  },
+);
 
 script('TCP-RES-03 one bulk flow does not hold back another: each turn serves both', { once: true }, (s) => {
   const bulk = s.newFlow();
@@ -491,7 +509,10 @@ script('TCP-RES-03 one bulk flow does not hold back another: each turn serves bo
     });
     s.host.write(1);
     s.host.expectRead(1);
-    must(s.drain().some((x) => x.payload.length === 1), 'the echo waits');
+    must(
+      s.drain().some((x) => x.payload.length === 1),
+      'the echo waits',
+    );
   }
   bulk.drain();
 });
@@ -535,13 +556,15 @@ script('TCP-RES-05 property: no segment, however odd, throws or harms another fl
     const f = s.newFlow({ wild: true });
     f.host.verify = false;
     const how = random.below(5);
-    if (how > 0) f.establish({ ts: random.chance(0.5), sackOk: random.chance(0.5), ws: random.chance(0.5) ? 7 : false });
+    if (how > 0)
+      f.establish({ ts: random.chance(0.5), sackOk: random.chance(0.5), ws: random.chance(0.5) ? 7 : false });
     if (how === 2) f.host.end();
     if (how === 3) f.host.write(5000);
     if (how === 4) f.guest({ fin: true });
     f.pending.length = 0;
     for (let i = 0; i < 40; i++) {
-      const near = (): number => random.below(6) - 2 + (random.chance(0.2) ? random.below(0x7fff_ffff) - 0x4000_0000 : 0);
+      const near = (): number =>
+        random.below(6) - 2 + (random.chance(0.2) ? random.below(0x7fff_ffff) - 0x4000_0000 : 0);
       f.guest({
         flags: random.below(64) & (random.chance(0.7) ? ~(SYN | FIN) : 63) & (random.chance(0.9) ? ~4 : 63),
         seq: near() + (random.chance(0.5) ? f.guestNext : 1),
@@ -549,7 +572,10 @@ script('TCP-RES-05 property: no segment, however odd, throws or harms another fl
         win: random.below(65_536),
         data: random.chance(0.5) ? random.below(100) : 0,
         urg: random.below(65_536),
-        options: Array.from({ length: random.below(10) * 4 }, () => random.below(random.chance(0.5) ? 10 : 256)).slice(0, 40),
+        options: Array.from({ length: random.below(10) * 4 }, () => random.below(random.chance(0.5) ? 10 : 256)).slice(
+          0,
+          40,
+        ),
         ts: false,
         mutate: () => {},
       });
