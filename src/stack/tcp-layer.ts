@@ -159,7 +159,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     if (!(flags & FLAG_SYN) || flags & FLAG_FIN) return Drop.TcpBadFlags;
     if (seg.srcPort === 0 || seg.dstPort === 0) return Drop.TcpPortZero;
     // Over the caps a SYN is dropped, not refused: it is sent again when there may be room (RFC 4987 3.1).
-    if (this.opening >= this.limits.pendingMax) return Drop.TcpSynLimit;
+    // One VM may use part of the places: its SYNs into a black hole must not stop the others' opens.
+    if (this.opening >= this.limits.pendingMax || port.opening >= this.limits.pendingPerVm) return Drop.TcpSynLimit;
     if (this.flows >= this.limits.flowsMax) return Drop.TcpFlowLimit;
     if (seg.mss > 0) port.shown(Math.min(seg.mss, 65_495) + HEADERS);
     const c = new Connection(
@@ -179,6 +180,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     port.flows++;
     this.table.add(c);
     this.opening++;
+    port.opening++;
     this.stats.passiveOpens++;
     c.openPassive(seg, now);
     this.wake(c);
@@ -328,8 +330,9 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     if (c.blocked) path.port.blocked.delete(c);
   }
 
-  opened(_c: Connection): void {
+  opened(c: Connection): void {
     this.opening--;
+    if (!c.active) (c.path as Path).port.opening--;
   }
 
   timeWait(c: Connection): void {

@@ -50,6 +50,8 @@ export class VmPort implements LinkPort {
   /** Frames not sent because the link did not drain. */
   refused = 0;
   flows = 0;
+  /** Its opens whose dial or handshake is not finished. */
+  opening = 0;
   /** The last (address, MAC) noted as neighbour, so that the table is not asked per packet. */
   notedIp = 0;
   notedMacLo = 0;

@@ -392,7 +392,7 @@ export class Connection implements TcpFlow, Deadlined {
     }
     if (this.state !== State.FinWait2) return;
     this.lifeDeadline = now + this.env.limits.finWait2Ms;
-    this.env.arm(this);
+    this.env.wake(this);
   }
 
   // --- The end.

@@ -48,6 +48,8 @@ export interface TcpLimits {
   readonly timeWaitMax: number;
   /** Opens whose host side or handshake is not finished. RFC 4987. */
   readonly pendingMax: number;
+  /** Of them, those of one VM. */
+  readonly pendingPerVm: number;
   /** All flows together. */
   readonly flowsMax: number;
   /** PAWS: TS.Recent is void after this idle time. RFC 7323 5.5. */
@@ -81,6 +83,7 @@ export const DEFAULT_TCP_LIMITS: TcpLimits = {
   mssFloor: 88,
   timeWaitMax: 4096,
   pendingMax: 4096,
+  pendingPerVm: 2048,
   flowsMax: 65_536,
   pawsIdleMs: 24 * 24 * 3600 * 1000,
   congestion: 'cubic',

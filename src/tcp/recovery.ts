@@ -141,8 +141,9 @@ function selective(c: Connection, seg: SegmentView, firstBlock: number, now: Mil
 function rackDelivered(c: Connection, seg: SegmentView, xmitAt: Millis, end: Seq, flags: number, now: Millis): void {
   const rtt = now - xmitAt;
   if (flags & SENT_RETRANS) {
-    // Perhaps the original was what arrived.
-    if (c.tsOk && seg.hasTs && ((seg.tsEcr - c.tsClock(xmitAt)) | 0) < 0) return;
+    // Perhaps the original was what arrived. The echo tells, but only of what is in order: above a hole it stays behind
+    // (RFC 7323 4.3), and a probe's SACK would never count.
+    if (seqLeq(end, seg.segAck) && c.tsOk && seg.hasTs && ((seg.tsEcr - c.tsClock(xmitAt)) | 0) < 0) return;
     if (rtt < c.rtt.minRtt) return;
   } else if (c.rackXmitAt >= 0 && seqLt(end, c.rackFack)) c.rackReordering = true;
   if (c.rackXmitAt < 0 || seqGt(end, c.rackFack)) c.rackFack = end;

@@ -6,8 +6,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import type { DaemonProcess } from '../../scripts/daemon/daemon-process.ts';
 import { type HostServices, startHostServices } from '../../scripts/demo/host-services.ts';
-import { DaemonProcess, type Level, levelOf, RSS_LIMIT_BYTES, settledLevel } from '../helpers/daemon.ts';
+import { type Level, levelOf, RSS_LIMIT_BYTES, settledLevel, startDaemon } from '../helpers/daemon.ts';
 import { sink, source, sourceHash, type TestServer } from '../helpers/host-servers.ts';
 import { GUEST, HOST_ALIAS, NamespaceGuest } from '../helpers/namespace-guest.ts';
 import { firstReason, needsNamespace, needsProgram, soak } from '../helpers/requirements.ts';
@@ -76,26 +77,15 @@ async function checked(test: Test, bench: Bench, transfer: () => Promise<void>):
 for (const mtu of [1500, 65520]) {
   t.test(`bulk at MTU ${mtu}`, { skip }, async (test) => {
     const folder = mkdtempSync(join(tmpdir(), 'isthmus-bulk-'));
-    const daemon = await DaemonProcess.start({ args: ['--mtu', String(mtu), '--strict'] });
-    const guest = await NamespaceGuest.start(daemon, { mtu });
-    const bench: Bench = {
-      daemon,
-      guest,
-      services: await startHostServices(),
-      source: await source(),
-      sink: await sink(),
-      start: await (async () => {
-        await guest.agent.call('connect', HOST_ALIAS, 1);
-        return levelOf(daemon);
-      })(),
-    };
-    test.teardown(async () => {
-      await guest.close();
-      await daemon.stop();
-      daemon.clean();
-      await Promise.all([bench.services.close(), bench.source.close(), bench.sink.close()]);
-      rmSync(folder, { recursive: true, force: true });
-    });
+    test.teardown(() => rmSync(folder, { recursive: true, force: true }));
+    const daemon = await startDaemon(test, { args: ['--mtu', String(mtu), '--strict'] });
+    const guest = await NamespaceGuest.start(test, daemon, { mtu });
+    const services = await startHostServices();
+    test.teardown(() => services.close());
+    // The first flow makes what the daemon keeps: neighbour, link buffers.
+    await guest.agent.call('connect', HOST_ALIAS, 1);
+    const start = await levelOf(daemon);
+    const bench: Bench = { daemon, guest, services, source: await source(test), sink: await sink(test), start };
 
     await test.test(`curl downloads ${BYTES >> 20} MiB`, async (sub) => {
       const url = `http://${HOST_ALIAS}:${bench.services.httpPort}/download?bytes=${BYTES}`;

@@ -3,7 +3,7 @@
 
 import type { Socket } from 'node:net';
 import t from 'tap';
-import { DaemonProcess, levelOf, RSS_LIMIT_BYTES, settledLevel, untilMetrics } from '../helpers/daemon.ts';
+import { levelOf, RSS_LIMIT_BYTES, settledLevel, startDaemon, untilMetrics } from '../helpers/daemon.ts';
 import { closedPort, echo, serve, source } from '../helpers/host-servers.ts';
 import { GATEWAY, HOST_ALIAS, NamespaceGuest } from '../helpers/namespace-guest.ts';
 import { needsNamespace, soak } from '../helpers/requirements.ts';
@@ -17,15 +17,9 @@ const AT_ONCE_MS = 50;
 const FLOW_METRICS = ['isthmus_tcp_flows', 'isthmus_tcp_host_sockets', 'isthmus_timers'];
 
 t.test('many flows', { skip: needsNamespace() }, async (test) => {
-  const daemon = await DaemonProcess.start({ args: ['--strict'] });
-  const guest = await NamespaceGuest.start(daemon, { mtu: 65520 });
-  const server = await echo();
-  test.teardown(async () => {
-    await guest.close();
-    await daemon.stop();
-    daemon.clean();
-    await server.close();
-  });
+  const daemon = await startDaemon(test, { args: ['--strict'] });
+  const guest = await NamespaceGuest.start(test, daemon, { mtu: 65520 });
+  const server = await echo(test);
 
   await test.test(`${HELD} held flows are all alive while others come and go`, async (sub) => {
     const start = await levelOf(daemon);
@@ -64,17 +58,12 @@ t.test('many flows', { skip: needsNamespace() }, async (test) => {
 });
 
 t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
-  const daemon = await DaemonProcess.start({ args: ['--strict'] });
-  const guest = await NamespaceGuest.start(daemon, { mtu: 1500 });
-  test.teardown(async () => {
-    await guest.close();
-    await daemon.stop();
-    daemon.clean();
-  });
+  const daemon = await startDaemon(test, { args: ['--strict'] });
+  const guest = await NamespaceGuest.start(test, daemon, { mtu: 1500 });
   const call = guest.agent.call.bind(guest.agent);
 
   await test.test('a connection refused on the host is refused in the guest at once', async (sub) => {
-    const port = await closedPort();
+    const port = await closedPort(sub);
     await call('connect', HOST_ALIAS, port);
     for (let i = 0; i < 5; i++) {
       const { outcome, ms } = await call('connect', HOST_ALIAS, port);
@@ -98,27 +87,25 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
   });
 
   await test.test('UDP to a closed port is told so', async (sub) => {
-    sub.equal(await call('udpRefused', HOST_ALIAS, await closedPort()), 'ECONNREFUSED');
+    sub.equal(await call('udpRefused', HOST_ALIAS, await closedPort(sub)), 'ECONNREFUSED');
   });
 
   await test.test('a reset of the host is a reset in the guest', async (sub) => {
-    const server = await serve((socket: Socket) => {
+    const server = await serve(sub, (socket: Socket) => {
       socket.once('data', () => socket.resetAndDestroy());
     });
     sub.equal(await call('resetOrWait', HOST_ALIAS, server.port, false), 'ECONNRESET');
-    await server.close();
   });
 
   await test.test('a reset of the guest is a reset on the host', async (sub) => {
     const how = new Promise<string>((resolve) => {
-      void serve((socket: Socket) => {
+      void serve(sub, (socket: Socket) => {
         socket.resume();
         socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'error'));
         socket.once('end', () => resolve('end'));
       }).then(async (server) => {
         await call('resetOrWait', HOST_ALIAS, server.port, true);
         sub.equal(await how, 'ECONNRESET');
-        await server.close();
       });
     });
     await how;
@@ -126,6 +113,7 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
 
   await test.test('half-close of the guest: the host answers after FIN', async (sub) => {
     const server = await serve(
+      sub,
       (socket: Socket) => {
         let text = '';
         socket.on('data', (chunk: Buffer) => {
@@ -136,7 +124,6 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
       { allowHalfOpen: true },
     );
     sub.equal(await call('sendThenRead', HOST_ALIAS, server.port, 'all of it'), 'got all of it');
-    await server.close();
   });
 
   await test.test("half-close of the host: the guest's data still arrives after the host's FIN", async (sub) => {
@@ -145,6 +132,7 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
       resolveText = resolve;
     });
     const server = await serve(
+      sub,
       (socket: Socket) => {
         let got = '';
         socket.on('data', (chunk: Buffer) => {
@@ -157,7 +145,6 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
     );
     sub.equal(await call('readThenSend', HOST_ALIAS, server.port, 'then you'), 'first me');
     sub.equal(await text, 'then you');
-    await server.close();
   });
 
   await test.test('at the end nothing is left', async (sub) => {
@@ -167,15 +154,10 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
 });
 
 t.test('a VM that dies mid-transfer', { skip: needsNamespace() }, async (test) => {
-  const daemon = await DaemonProcess.start({ args: ['--strict'] });
-  const server = await source();
-  const held = await echo();
-  const guest = await NamespaceGuest.start(daemon, { mtu: 65520 });
-  test.teardown(async () => {
-    await daemon.stop();
-    daemon.clean();
-    await Promise.all([server.close(), held.close()]);
-  });
+  const daemon = await startDaemon(test, { args: ['--strict'] });
+  const server = await source(test);
+  const held = await echo(test);
+  const guest = await NamespaceGuest.start(test, daemon, { mtu: 65520 });
   const start = await levelOf(daemon);
 
   await guest.agent.call('hold', HOST_ALIAS, held.port, 50);
@@ -199,8 +181,7 @@ t.test('a VM that dies mid-transfer', { skip: needsNamespace() }, async (test) =
   test.equal(held.sockets.size + server.sockets.size, 0, 'the servers saw their connections end');
 
   await test.test('the next VM on the same socket works', async (sub) => {
-    const next = await NamespaceGuest.start(daemon, { mtu: 65520 });
-    sub.teardown(() => next.close());
+    const next = await NamespaceGuest.start(sub, daemon, { mtu: 65520 });
     const [result] = await next.agent.call('download', HOST_ALIAS, server.port, 2 ** 20, 1);
     sub.equal(result?.bytes, 2 ** 20);
     const end = await settledLevel(daemon, start);

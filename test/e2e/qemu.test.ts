@@ -5,7 +5,7 @@ import t from 'tap';
 import { startHostServices } from '../../scripts/demo/host-services.ts';
 import { STEPS, type StepContext } from '../../scripts/demo/steps.ts';
 import { VmGuest } from '../../scripts/demo/vm-guest.ts';
-import { DaemonProcess } from '../helpers/daemon.ts';
+import { startDaemon } from '../helpers/daemon.ts';
 import { GATEWAY, GUEST, HOST_ALIAS } from '../helpers/namespace-guest.ts';
 import { bootVm, needsVm } from '../helpers/vm.ts';
 
@@ -22,20 +22,15 @@ async function freePort(): Promise<number> {
 
 t.test('a Linux VM gets its whole network', { skip }, async (test) => {
   const services = await startHostServices();
+  test.teardown(() => services.close());
   const publishedPort = await freePort();
-  const daemon = await DaemonProcess.start({
+  const daemon = await startDaemon(test, {
     args: [
       ...['--dns', `127.0.0.1:${services.dnsPort}`, '--lease', `${MAC}=${GUEST}`, '--strict'],
       ...['--publish', `127.0.0.1:${publishedPort}:${GUEST}:8080`],
     ],
   });
-  const machine = await bootVm({ socket: daemon.vmSocket, mac: MAC, name: 'test-vm' });
-  test.teardown(async () => {
-    await machine.stop();
-    await daemon.stop();
-    daemon.clean();
-    await services.close();
-  });
+  const machine = await bootVm(test, { socket: daemon.vmSocket, mac: MAC, name: 'test-vm' });
   const context: StepContext = {
     guest: new VmGuest(machine),
     services,
@@ -64,20 +59,15 @@ t.test(
   { skip },
   async (test) => {
     const services = await startHostServices();
-    let daemon = await DaemonProcess.start();
-    const machine = await bootVm({ socket: daemon.vmSocket, mac: MAC, name: 'test-vm', reconnect: true });
-    test.teardown(async () => {
-      await machine.stop();
-      await daemon.stop();
-      daemon.clean();
-      await services.close();
-    });
+    test.teardown(() => services.close());
+    let daemon = await startDaemon(test);
+    const machine = await bootVm(test, { socket: daemon.vmSocket, mac: MAC, name: 'test-vm', reconnect: true });
     const guest = new VmGuest(machine);
     const before = await guest.lease();
 
     await daemon.stop('SIGKILL');
     // The socket file of the killed daemon is still there: the new one has to take it over.
-    daemon = await DaemonProcess.start({ folder: daemon.folder });
+    daemon = await startDaemon(test, { folder: daemon.folder });
     const restarted = performance.now();
     let back = false;
     while (!back && performance.now() - restarted < 15_000) {

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { startHostServices, UPSTREAM_ADDRESS, UPSTREAM_NAME } from '../../scripts/demo/host-services.ts';
 import { projectRoot } from '../../scripts/project.ts';
-import { DaemonProcess } from '../helpers/daemon.ts';
+import { startDaemon } from '../helpers/daemon.ts';
 import { source, sourceHash, udpEcho } from '../helpers/host-servers.ts';
 import { Namespace } from '../helpers/namespace.ts';
 import { GATEWAY, GUEST, HOST_ALIAS, NamespaceGuest } from '../helpers/namespace-guest.ts';
@@ -43,14 +43,9 @@ t.test(
   { skip: skipBusybox },
   async (test) => {
     const folder = mkdtempSync(join(tmpdir(), 'isthmus-dhcp-'));
-    const namespace = Namespace.create();
-    let daemon = await DaemonProcess.start({ args: ['--mtu', '9000'] });
-    test.teardown(async () => {
-      await namespace.close();
-      await daemon.stop();
-      daemon.clean();
-      rmSync(folder, { recursive: true, force: true });
-    });
+    test.teardown(() => rmSync(folder, { recursive: true, force: true }));
+    const namespace = Namespace.create(test);
+    let daemon = await startDaemon(test, { args: ['--mtu', '9000'] });
     await namespace.plug({ socket: daemon.vmSocket, mtu: 9000, mac: MAC });
     const lease = await dhcp(namespace, folder);
     test.match(lease.ip, /^192\.168\.65\.\d+$/);
@@ -64,17 +59,13 @@ t.test(
 
     await namespace.unplug();
     await daemon.stop();
-    daemon = await DaemonProcess.start({ args: ['--mtu', '9000'], folder: daemon.folder });
+    daemon = await startDaemon(test, { args: ['--mtu', '9000'], folder: daemon.folder });
     // Another VM comes first and must not get the address of the first.
-    const other = Namespace.create();
-    try {
-      await other.plug({ socket: daemon.vmSocket, mtu: 9000, mac: '52:54:00:1d:e3:03' });
-      test.not((await dhcp(other, folder)).ip, lease.ip, 'another VM gets another address');
-      await namespace.plug({ socket: daemon.vmSocket, mtu: 9000, mac: MAC });
-      test.equal((await dhcp(namespace, folder)).ip, lease.ip, 'the same VM gets the same address');
-    } finally {
-      await other.close();
-    }
+    const other = Namespace.create(test);
+    await other.plug({ socket: daemon.vmSocket, mtu: 9000, mac: '52:54:00:1d:e3:03' });
+    test.not((await dhcp(other, folder)).ip, lease.ip, 'another VM gets another address');
+    await namespace.plug({ socket: daemon.vmSocket, mtu: 9000, mac: MAC });
+    test.equal((await dhcp(namespace, folder)).ip, lease.ip, 'the same VM gets the same address');
   },
 );
 
@@ -83,58 +74,44 @@ t.test(
   { skip: skipBusybox },
   async (test) => {
     const folder = mkdtempSync(join(tmpdir(), 'isthmus-vpnkit-'));
-    const daemon = await DaemonProcess.start({ framing: 'vpnkit' });
-    const server = await source();
+    test.teardown(() => rmSync(folder, { recursive: true, force: true }));
+    const daemon = await startDaemon(test, { framing: 'vpnkit' });
+    const server = await source(test);
     const uuid = '6d0e4b5c-3a2f-4e1d-8c7b-9a8f7e6d5c4b';
     const seen: { mac: string; ip: string | undefined }[] = [];
-    test.teardown(async () => {
-      await daemon.stop();
-      daemon.clean();
-      await server.close();
-      rmSync(folder, { recursive: true, force: true });
-    });
     for (let i = 0; i < 2; i++) {
-      const namespace = Namespace.create();
-      try {
-        const mac = await namespace.plug({ socket: daemon.vmSocket, framing: 'vpnkit', mtu: 1500, uuid });
-        seen.push({ mac, ip: (await dhcp(namespace, folder)).ip });
-      } finally {
-        await namespace.close();
-      }
+      const namespace = Namespace.create(test);
+      const mac = await namespace.plug({ socket: daemon.vmSocket, framing: 'vpnkit', mtu: 1500, uuid });
+      seen.push({ mac, ip: (await dhcp(namespace, folder)).ip });
+      await namespace.close();
     }
     test.same(seen[0], seen[1]);
-    const guest = await NamespaceGuest.start(daemon, { framing: 'vpnkit', mtu: 1500, uuid, address: seen[0]!.ip! });
-    try {
-      const bytes = 16 * 2 ** 20;
-      const [result] = await guest.agent.call('download', HOST_ALIAS, server.port, bytes, 1);
-      test.equal(result?.sha256, sourceHash(bytes), 'a download over it has the right hash');
-    } finally {
-      await guest.close();
-    }
+    const guest = await NamespaceGuest.start(test, daemon, {
+      framing: 'vpnkit',
+      mtu: 1500,
+      uuid,
+      address: seen[0]!.ip!,
+    });
+    const bytes = 16 * 2 ** 20;
+    const [result] = await guest.agent.call('download', HOST_ALIAS, server.port, bytes, 1);
+    test.equal(result?.sha256, sourceHash(bytes), 'a download over it has the right hash');
   },
 );
 
 t.test('a guest uses everything, and tshark finds nothing to complain of', { skip: skipBusybox }, async (test) => {
   const services = await startHostServices();
-  const daemon = await DaemonProcess.start({
+  test.teardown(() => services.close());
+  const daemon = await startDaemon(test, {
     args: [
       ...['--dns', `127.0.0.1:${services.dnsPort}`, '--lease', `${MAC}=${GUEST}`, '--strict'],
       ...['--publish', `127.0.0.1:0:${GUEST}:7777`, '--publish', `udp:127.0.0.1:0:${GUEST}:7777`],
       ...['--pcap', 'guest.pcapng'],
     ],
   });
-  const guest = await NamespaceGuest.start(daemon, { mtu: 65520, mac: MAC });
-  const udp = await udpEcho();
-  const server = await source();
+  const guest = await NamespaceGuest.start(test, daemon, { mtu: 65520, mac: MAC });
+  const udpPort = await udpEcho(test);
+  const server = await source(test);
   const busybox = programPath('busybox')!;
-  let stopped = false;
-  test.teardown(async () => {
-    await guest.close();
-    if (!stopped) await daemon.stop();
-    daemon.clean();
-    udp.close();
-    await Promise.all([services.close(), server.close()]);
-  });
 
   await test.test('the daemon is an ordinary user without privileges or raw sockets', async (sub) => {
     const { uids, capabilities } = daemon.identity();
@@ -177,13 +154,13 @@ t.test('a guest uses everything, and tshark finds nothing to complain of', { ski
 
   await test.test('UDP: echo of every size, fragments included', async (sub) => {
     const sizes = [0, 1, 512, 1472, 1473, 9000, 40_000, 65_507];
-    sub.same(await guest.agent.call('udpEcho', HOST_ALIAS, udp.port, sizes), sizes);
+    sub.same(await guest.agent.call('udpEcho', HOST_ALIAS, udpPort, sizes), sizes);
   });
 
   await test.test('UDP: the same with a small MTU in the guest', async (sub) => {
     execFileSync('ip', ['-n', guest.namespace.name, 'link', 'set', guest.namespace.device, 'mtu', '1500']);
     const sizes = [1472, 1473, 9000, 40_000, 65_507];
-    sub.same(await guest.agent.call('udpEcho', HOST_ALIAS, udp.port, sizes), sizes);
+    sub.same(await guest.agent.call('udpEcho', HOST_ALIAS, udpPort, sizes), sizes);
     execFileSync('ip', ['-n', guest.namespace.name, 'link', 'set', guest.namespace.device, 'mtu', '65520']);
   });
 
@@ -225,7 +202,6 @@ t.test('a guest uses everything, and tshark finds nothing to complain of', { ski
 
   await test.test('tshark reads the capture without complaint', { skip: needsProgram('tshark') }, async (sub) => {
     await daemon.stop();
-    stopped = true;
     const checks = ['ip', 'tcp', 'udp'].flatMap((layer) => ['-o', `${layer}.check_checksum:TRUE`]);
     const filter = '_ws.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0';
     const capture = join(daemon.folder, 'guest.pcapng');

@@ -1,11 +1,20 @@
 // The daemon in end-to-end tests: started as an ordinary user, with helpers to see that it came back to what it was.
 
-import type { DaemonProcess, Metrics } from '../../scripts/daemon/daemon-process.ts';
-
-export { DaemonProcess, Metrics } from '../../scripts/daemon/daemon-process.ts';
+import type { Test } from 'tap';
+import { type DaemonOptions, DaemonProcess, type Metrics } from '../../scripts/daemon/daemon-process.ts';
 
 /** Largest resident memory that the daemon may ever have in these tests. */
 export const RSS_LIMIT_BYTES: number = 200 * 1024 * 1024;
+
+/** Starts a daemon that ends with the test, however that ends. */
+export async function startDaemon(test: Test, options: DaemonOptions = {}): Promise<DaemonProcess> {
+  const daemon = await DaemonProcess.start(options);
+  test.teardown(async () => {
+    await daemon.stop();
+    daemon.clean();
+  });
+  return daemon;
+}
 
 /** What has to come back to its value once all flows are over. */
 export interface Level {

@@ -3,6 +3,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import type { Test } from 'tap';
 
 const NOISE = randomBytes(1 << 20);
 const CHUNK = 256 * 1024;
@@ -32,8 +33,9 @@ export interface TestServer {
   close(): Promise<void>;
 }
 
-/** Listens on a free loopback port. */
+/** Listens on a free loopback port, until the test ends. */
 export async function serve(
+  test: Test,
   onSocket: (socket: Socket) => void,
   options: { readonly allowHalfOpen?: boolean } = {},
 ): Promise<TestServer> {
@@ -45,20 +47,18 @@ export async function serve(
     onSocket(socket);
   });
   await new Promise<void>((resolve) => server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, resolve));
-  return {
-    port: (server.address() as AddressInfo).port,
-    server,
-    sockets,
-    async close() {
-      for (const socket of sockets) socket.destroy();
-      await new Promise((resolve) => server.close(resolve));
-    },
+  const close = async (): Promise<void> => {
+    for (const socket of sockets) socket.destroy();
+    if (server.listening) await new Promise((resolve) => server.close(resolve));
   };
+  test.teardown(close);
+  return { port: (server.address() as AddressInfo).port, server, sockets, close };
 }
 
 /** Sends as many bytes as the client's first line asks for, then FIN. */
-export function source(): Promise<TestServer> {
+export function source(test: Test): Promise<TestServer> {
   return serve(
+    test,
     (socket) => {
       let line = '';
       socket.on('data', (text: Buffer) => {
@@ -80,8 +80,9 @@ export function source(): Promise<TestServer> {
 }
 
 /** Counts and hashes; answers `COUNT HASH` after the client's FIN. */
-export function sink(): Promise<TestServer> {
+export function sink(test: Test): Promise<TestServer> {
   return serve(
+    test,
     (socket) => {
       const hash = createHash('sha256');
       let bytes = 0;
@@ -96,20 +97,21 @@ export function sink(): Promise<TestServer> {
 }
 
 /** Sends back what comes. */
-export function echo(): Promise<TestServer> {
-  return serve((socket) => socket.pipe(socket));
+export function echo(test: Test): Promise<TestServer> {
+  return serve(test, (socket) => socket.pipe(socket));
 }
 
-/** UDP echo on a free loopback port. */
-export async function udpEcho(): Promise<{ readonly port: number; close(): void }> {
+/** UDP echo on a free loopback port, until the test ends. @returns the port */
+export async function udpEcho(test: Test): Promise<number> {
   const socket = createSocket('udp4', (message, peer) => socket.send(message, peer.port, peer.address));
   await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve));
-  return { port: socket.address().port, close: () => socket.close() };
+  test.teardown(() => socket.close());
+  return socket.address().port;
 }
 
 /** A TCP port on loopback where nobody listens. */
-export async function closedPort(): Promise<number> {
-  const { port, close } = await serve(() => {});
+export async function closedPort(test: Test): Promise<number> {
+  const { port, close } = await serve(test, () => {});
   await close();
   return port;
 }

@@ -2,6 +2,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import type { Test } from 'tap';
 import type { DaemonProcess } from '../../scripts/daemon/daemon-process.ts';
 import { WITHOUT_HOOKS } from '../../scripts/daemon/ordinary-user.ts';
 import type { Operations } from './guest-agent.ts';
@@ -74,21 +75,26 @@ export class NamespaceGuest {
     this.agent = agent;
   }
 
+  /** Starts a guest that ends with the test, however that ends. */
   static async start(
+    test: Test,
     daemon: DaemonProcess,
     options: Omit<PlugOptions, 'socket'> & { readonly address?: string },
   ): Promise<NamespaceGuest> {
-    const namespace = Namespace.create();
+    const namespace = Namespace.make();
     try {
       await namespace.plug({ ...options, socket: daemon.vmSocket });
       namespace.address(`${options.address ?? GUEST}/24`, GATEWAY);
-      return new NamespaceGuest(namespace, await GuestAgent.start(namespace));
+      const guest = new NamespaceGuest(namespace, await GuestAgent.start(namespace));
+      test.teardown(() => guest.close());
+      return guest;
     } catch (error) {
       await namespace.close();
       throw error;
     }
   }
 
+  /** Ends it. Idempotent. */
   close(): Promise<void> {
     return this.namespace.close();
   }

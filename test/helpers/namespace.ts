@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { Test } from 'tap';
 import { cacheFolder, projectRoot } from '../../scripts/project.ts';
 
 /** What a command in the namespace came to. */
@@ -66,8 +67,15 @@ export class Namespace {
     this.name = name;
   }
 
-  /** Makes an empty namespace with its loopback up. */
-  static create(): Namespace {
+  /** Makes an empty namespace with its loopback up, which ends with the test. */
+  static create(test: Test): Namespace {
+    const namespace = Namespace.make();
+    test.teardown(() => namespace.close());
+    return namespace;
+  }
+
+  /** The same without a test; the caller closes it. */
+  static make(): Namespace {
     const namespace = new Namespace(`isthmus-${process.pid}-${made++}`);
     ip('netns', 'add', namespace.name);
     open.add(namespace);
@@ -182,12 +190,12 @@ export class Namespace {
     await gone;
   }
 
-  /** Ends everything in the namespace and removes it. */
+  /** Ends everything in the namespace and removes it. Idempotent. */
   async close(): Promise<void> {
+    if (!open.delete(this)) return;
     const gone = [...this.#children].map((child) => new Promise((resolve) => child.once('exit', resolve)));
     for (const child of this.#children) child.kill('SIGKILL');
     await Promise.all(gone);
-    open.delete(this);
     ip('netns', 'delete', this.name);
   }
 

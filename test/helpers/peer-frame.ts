@@ -292,3 +292,54 @@ export function segmentText(
   if (options.length > 0) parts.push(`<${options.join(', ')}>`);
   return parts.join(' ');
 }
+
+export interface IcmpErrorFields {
+  type: number;
+  code: number;
+  mtu: number;
+  /** Of the quoted segment. */
+  src: number;
+  dst: number;
+  srcPort: number;
+  dstPort: number;
+  seq: number;
+}
+
+/** An ICMP error that quotes the IPv4 header and first eight bytes of a TCP segment (RFC 792). */
+export function icmpError(o: IcmpErrorFields): Uint8Array {
+  const p = new Uint8Array(8 + IPV4_BYTES + 8);
+  const view = new DataView(p.buffer);
+  view.setUint8(0, o.type);
+  view.setUint8(1, o.code);
+  view.setUint16(6, o.mtu);
+  view.setUint8(8, 0x45);
+  view.setUint16(10, 1500);
+  view.setUint16(14, 0x4000);
+  view.setUint8(16, 63);
+  view.setUint8(17, 6);
+  view.setUint32(20, o.src);
+  view.setUint32(24, o.dst);
+  view.setUint16(18, checksum(p.subarray(8, 28)));
+  view.setUint16(28, o.srcPort);
+  view.setUint16(30, o.dstPort);
+  view.setUint32(32, o.seq);
+  view.setUint16(2, checksum(p));
+  return p;
+}
+
+/** A broadcast ARP request (RFC 826). */
+export function arpRequest(mac: Uint8Array, ip: number, target: number): Uint8Array {
+  const arp = new Uint8Array(42);
+  const view = new DataView(arp.buffer);
+  arp.fill(0xff, 0, 6);
+  arp.set(mac, 6);
+  view.setUint16(12, 0x0806);
+  view.setUint16(14, 1);
+  view.setUint16(16, 0x0800);
+  view.setUint16(18, 0x0604);
+  view.setUint16(20, 1);
+  arp.set(mac, 22);
+  view.setUint32(28, ip);
+  view.setUint32(38, target);
+  return arp;
+}

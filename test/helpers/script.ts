@@ -6,18 +6,19 @@ import t from 'tap';
 import type { Millis } from '../../src/base/clock.ts';
 import { Slab } from '../../src/base/slab.ts';
 import { Cidr4, IpAddress, parseV4 } from '../../src/ip/address.ts';
-import type { DatagramAcceptor, Egress, FlowAcceptor, LinkPort } from '../../src/stack/ports.ts';
+import type { DatagramAcceptor, FlowAcceptor, LinkPort } from '../../src/stack/ports.ts';
 import { Stack } from '../../src/stack/stack.ts';
 import type { Connection } from '../../src/tcp/connection.ts';
-import type { CloseReason, RefuseReason, TcpFlow } from '../../src/tcp/flow.ts';
-import { DEFAULT_TCP_LIMITS, type TcpLimits } from '../../src/tcp/limits.ts';
+import type { CloseReason, TcpFlow } from '../../src/tcp/flow.ts';
+import { DEFAULT_TCP_LIMITS } from '../../src/tcp/limits.ts';
 import { STATE_NAMES } from '../../src/tcp/state.ts';
 import { ManualClock } from './manual-clock.ts';
 import {
+  arpRequest,
   checksum,
-  ETHERNET_BYTES,
   FrameError,
   type IcmpMessage,
+  icmpError,
   ipv4Frame,
   RST,
   readIpv4,
@@ -33,38 +34,13 @@ import {
   ScriptFlow,
 } from './script-flow.ts';
 import type { HostWorld, ScriptHost } from './script-host.ts';
+import { ScriptLink } from './script-link.ts';
+import { GATEWAY_IP, GUEST_IP, ISN_PAIRS, REMOTE_IP, type ScriptOptions } from './script-options.ts';
+import { ScriptRecord } from './script-record.ts';
 import { SeededRandom } from './seeded-random.ts';
 
-export const GUEST_IP: number = parseV4('192.168.65.3')! >>> 0;
-export const GATEWAY_IP: number = parseV4('192.168.65.1')! >>> 0;
-export const REMOTE_IP: number = parseV4('198.51.100.7')! >>> 0;
 const GUEST_MAC = Uint8Array.of(2, 0, 0, 0, 0, 3);
 const STACK_MAC = Uint8Array.of(2, 0, 0, 0, 0, 1);
-const BATCH_BYTES = 1024 * 1024;
-
-/** Initial sequence numbers [guest's, ours]: plain, both just below 2^31, both just below 2^32. */
-export const ISN_PAIRS: readonly (readonly [number, number])[] = [
-  [1, 1],
-  [0x7fff_ffce, 0x7fff_ffe0],
-  [0xffff_ff9c, 0xffff_ff9c],
-];
-
-export interface ScriptOptions {
-  /** Default 1500. */
-  mtu?: number;
-  limits?: Partial<TcpLimits>;
-  /** What the host does with a SYN: `hold` (default) waits for `host.accept` or `host.refuse`. */
-  dial?: 'hold' | 'accept' | RefuseReason;
-  /** True: our ISNs come from the stack's own generator. */
-  realIsn?: boolean;
-  /** Packet memory, bytes, a power of two. Default 16 MiB. */
-  memory?: number;
-  /** False where the host writes bytes of its own choosing. */
-  verifyPayload?: boolean;
-  /** One ISN pair is enough (long or bulky scripts). */
-  once?: boolean;
-  seed?: number;
-}
 
 /** Runs `body` as one test, once for each pair of ISNs. */
 export function script(title: string, body: (s: Script) => void): void;
@@ -101,15 +77,13 @@ export class Script implements HostWorld, FlowWorld {
   readonly icmp: IcmpMessage[] = [];
   /** SYNs announced to the host, of all flows. */
   dials = 0;
-  /** False: the link does not take frames. */
-  draining = true;
   readonly #flows = new Map<string, ScriptFlow>();
   readonly #options: ScriptOptions;
   readonly #isns: readonly [number, number];
-  readonly #lines: string[] = [];
+  readonly #record = new ScriptRecord();
   readonly #slab: Slab;
   readonly #slabUsedAtStart: number;
-  readonly #out: number;
+  readonly #link: ScriptLink;
   readonly #in: number;
   #failure: Error | undefined;
   #turnWanted = false;
@@ -123,7 +97,11 @@ export class Script implements HostWorld, FlowWorld {
     this.#isns = [guestIsn, ourIsn];
     this.mtu = options.mtu ?? 1500;
     this.#slab = new Slab(new Uint8Array(options.memory ?? 16 * 1024 * 1024));
-    this.#out = this.#slab.alloc(BATCH_BYTES);
+    this.#link = new ScriptLink(
+      this.#slab,
+      (frame) => this.#onFrame(frame),
+      (error) => this.#fail(error),
+    );
     this.#in = this.#slab.alloc(65_536 * 2);
     this.#slabUsedAtStart = this.#slab.usedBytes;
     const flows: FlowAcceptor = { onSyn: (flow, now) => this.#onSyn(flow, now) };
@@ -151,9 +129,10 @@ export class Script implements HostWorld, FlowWorld {
       },
     );
     if (!options.realIsn) this.stack.tcp.isn = (c) => this.#ourIsn(c);
-    this.port = this.stack.attach(this.#egress(), { name: 'script', mtu: this.mtu, mtuTold: true }, this.now);
+    this.port = this.stack.attach(this.#link, { name: 'script', mtu: this.mtu, mtuTold: true }, this.now);
     this.flow = this.newFlow({ guestPort: 40_000, remotePort: 80 });
-    this.#announce();
+    // The guest makes itself known.
+    this.#input(arpRequest(GUEST_MAC, GUEST_IP, GATEWAY_IP));
   }
 
   get now(): number {
@@ -305,7 +284,7 @@ export class Script implements HostWorld, FlowWorld {
   /** The link stops, or goes on, taking frames. */
   link(draining: boolean): void {
     this.log(draining ? '-- link drains' : '-- link blocked');
-    this.draining = draining;
+    this.#link.draining = draining;
     if (draining) this.port.writable(this.now);
     this.settle();
   }
@@ -315,23 +294,16 @@ export class Script implements HostWorld, FlowWorld {
   /** The guest reports an error about a segment of ours with relative sequence number `seq`. */
   guestIcmp(o: { type: number; code: number; mtu?: number; seq: number; flow?: ScriptFlow; guestPort?: number }): void {
     const f = o.flow ?? this.flow;
-    const p = new Uint8Array(8 + 20 + 8);
-    const view = new DataView(p.buffer);
-    view.setUint8(0, o.type);
-    view.setUint8(1, o.code);
-    view.setUint16(6, o.mtu ?? 0);
-    view.setUint8(8, 0x45);
-    view.setUint16(10, 1500);
-    view.setUint16(14, 0x4000);
-    view.setUint8(16, 63);
-    view.setUint8(17, 6);
-    view.setUint32(20, f.remote);
-    view.setUint32(24, GUEST_IP);
-    view.setUint16(18, checksum(p.subarray(8, 28)));
-    view.setUint16(28, f.remotePort);
-    view.setUint16(30, o.guestPort ?? f.guestPort);
-    view.setUint32(32, f.ourIsn + o.seq);
-    view.setUint16(2, checksum(p));
+    const p = icmpError({
+      type: o.type,
+      code: o.code,
+      mtu: o.mtu ?? 0,
+      src: f.remote,
+      dst: GUEST_IP,
+      srcPort: f.remotePort,
+      dstPort: o.guestPort ?? f.guestPort,
+      seq: f.ourIsn + o.seq,
+    });
     this.log(`V> ICMP ${o.type}/${o.code} about ${o.seq}${o.mtu === undefined ? '' : ` mtu ${o.mtu}`}`);
     this.#input(
       ipv4Frame({ dstMac: STACK_MAC, srcMac: GUEST_MAC, src: GUEST_IP, dst: GATEWAY_IP, protocol: 1, payload: p }),
@@ -396,32 +368,14 @@ export class Script implements HostWorld, FlowWorld {
   // --- The record.
 
   log(line: string): void {
-    this.#lines.push(`${(this.now / 1000).toFixed(3).padStart(10)}  ${line}`);
+    this.#record.add(this.now, line);
   }
 
   /** The exchange; the line it failed at is marked. */
   transcript(): string {
-    const shown = this.#lines.slice(-200);
-    const pending = new Set<number>();
-    for (const f of this.#flows.values()) if (f.pending[0]) pending.add(f.pending[0].at);
-    const first = this.#firstPendingLine();
-    return shown
-      .map(
-        (line, i) =>
-          `${i + this.#lines.length - shown.length === (first ?? this.#lines.length - 1) ? '>>' : '  '} ${line}`,
-      )
-      .join('\n');
-  }
-
-  /** The line of the first segment that no expectation has taken. */
-  #firstPendingLine(): number | undefined {
     let left = 0;
     for (const f of this.#flows.values()) left += f.pending.length;
-    if (left === 0) return undefined;
-    for (let i = this.#lines.length - 1; i >= 0; i--) {
-      if (this.#lines[i]!.includes('  S> ') && --left === 0) return i;
-    }
-    return undefined;
+    return this.#record.text(left);
   }
 
   // --- Inside.
@@ -472,22 +426,6 @@ export class Script implements HostWorld, FlowWorld {
     this.settle();
   }
 
-  #announce(): void {
-    const arp = new Uint8Array(42);
-    const view = new DataView(arp.buffer);
-    arp.fill(0xff, 0, 6);
-    arp.set(GUEST_MAC, 6);
-    view.setUint16(12, 0x0806);
-    view.setUint16(14, 1);
-    view.setUint16(16, 0x0800);
-    view.setUint16(18, 0x0604);
-    view.setUint16(20, 1);
-    arp.set(GUEST_MAC, 22);
-    view.setUint32(28, GUEST_IP);
-    view.setUint32(38, GATEWAY_IP);
-    this.#input(arp);
-  }
-
   #onSyn(flow: TcpFlow, now: Millis): void {
     this.dials++;
     const f = this.#flows.get(key(flow.guestPort, flow.remote.v4 >>> 0, flow.remotePort));
@@ -505,28 +443,6 @@ export class Script implements HostWorld, FlowWorld {
   #ourIsn(c: Connection): number {
     const f = this.#active ?? this.#flows.get(key(c.guestPort, c.remote.v4 >>> 0, c.remotePort));
     return (f?.ourIsn ?? this.#isns[1]) | 0;
-  }
-
-  #egress(): Egress {
-    let used = 0;
-    let reserved = 0;
-    return {
-      reserve: (len) => {
-        if (!this.draining || used + len > BATCH_BYTES) return -1;
-        reserved = len;
-        return this.#out + used;
-      },
-      commit: (off, len) => {
-        if (off !== this.#out + used || len > reserved) this.#fail(new ScriptError('committed what was not reserved'));
-        // Headroom of every alignment.
-        used = (used + len + 3) & ~1;
-        this.#onFrame(this.#slab.mem.slice(off, off + len));
-      },
-      flush: () => {
-        used = 0;
-      },
-      close: () => {},
-    };
   }
 
   #onFrame(frame: Uint8Array): void {
@@ -571,6 +487,3 @@ export class Script implements HostWorld, FlowWorld {
 function key(guestPort: number, remote: number, remotePort: number): string {
   return `${guestPort}-${remote}-${remotePort}`;
 }
-
-/** Bytes of Ethernet in front of a packet, for scripts that change frames. */
-export { ETHERNET_BYTES };

@@ -1,5 +1,6 @@
 // A real VM in tests: whether there can be one here, and its start.
 
+import type { Test } from 'tap';
 import { cachedImage, type VmImage, vmImage } from '../../scripts/vm/image.ts';
 import { Machine, type MachineOptions, qemuVersion } from '../../scripts/vm/machine.ts';
 import { PackagesUnavailable } from '../../scripts/vm/packages.ts';
@@ -20,8 +21,10 @@ export async function needsVm(): Promise<SkipReason> {
   }
 }
 
-/** Boots a VM; `needsVm` has said that it can be. */
-export function bootVm(options: Omit<MachineOptions, 'image'>): Promise<Machine> {
+/** Boots a VM that ends with the test; `needsVm` has said that it can be. */
+export async function bootVm(test: Test, options: Omit<MachineOptions, 'image'>): Promise<Machine> {
   if (image === undefined) throw new Error('needsVm() was not asked first');
-  return Machine.boot({ ...options, image });
+  const machine = await Machine.boot({ ...options, image });
+  test.teardown(() => machine.stop());
+  return machine;
 }

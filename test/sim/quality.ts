@@ -56,7 +56,7 @@ export function pathProgram(c: QualityCase, seed: number, bytes: number, faults:
           mss: c.mtu - 40,
           rcvBuf: 4 * 1024 * 1024,
           cwnd: 1_000_000,
-          ackEvery: 2,
+          ackEvery: 1,
           fastRetransmit: true,
           probeByte: false,
         },

@@ -354,10 +354,10 @@ export class World {
       fail(`${e.label}: ${e.outcome}, ${e.received} bytes read, EOF ${e.sawEof}: does not come to an end`);
     }
     if (guest === undefined || host === undefined) return;
-    const aborted = [guest, ...hosts].some((e) => e.outcome === 'aborted' || e.outcome === 'refused');
-    // Whoever ends first may have forgotten the flow when an old segment of the other comes (RFC 9293 3.10.7.1).
-    const late = guest.outcome === 'reset' && host.outcome === 'clean' && guest.sawEof && guest.shut;
-    const early = host.outcome === 'reset' && guest.outcome === 'clean' && host.sawEof && host.shut;
+    const aborted = [...guests, ...hosts].some((e) => e.outcome === 'aborted' || e.outcome === 'refused');
+    // Whoever ended first, with everything said and acknowledged, may have forgotten the flow when the other resends its FIN.
+    const late = guest.outcome === 'reset' && host.outcome === 'clean' && guest.shut;
+    const early = host.outcome === 'reset' && guest.outcome === 'clean' && host.shut;
     if (guest.outcome === 'refused' && !guest.established) return;
     if (!aborted && !late && !early && (guest.outcome !== 'clean' || host.outcome !== 'clean')) {
       fail(`flow ${plan.id}: guest ${guest.outcome} ${guest.reason}, host ${host.outcome} ${host.reason}; nobody aborted`);

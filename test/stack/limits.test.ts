@@ -40,6 +40,22 @@ t.test(
   },
 );
 
+t.test('RFC 4987 one VM that opens into a black hole leaves room for the opens of the others', (t) => {
+  const { rig, a } = one({ tcp: { pendingMax: 100, pendingPerVm: 50 } });
+  const b = rig.vm(4);
+  b.send(b.arp({ targetIp: GATEWAY }));
+  rig.onSyn = () => {};
+  for (let i = 0; i < 500; i++) a.send(syn(a, 1 + i));
+  t.equal(rig.stack.tcp.opening, 50);
+  b.send(syn(b, 1));
+  t.equal(rig.stack.tcp.opening, 51);
+  rig.flows[0]!.flow.refuse('refused', rig.now);
+  rig.turn();
+  a.send(syn(a, 9000), syn(a, 9001));
+  t.equal(rig.stack.tcp.opening, 51, 'one place came free, one was taken');
+  t.end();
+});
+
 t.test('RFC 4987 handshakes that the guest does not finish end by themselves', (t) => {
   const { rig, a } = one({ tcp: { pendingMax: 50 } });
   for (let i = 0; i < 60; i++) a.input(syn(a, 1 + i));

@@ -1,0 +1,14 @@
+// All mutants, and how `docs/mutants.md` is laid out.
+
+import { AROUND } from './around.ts';
+import type { Mutant } from './mutant.ts';
+import { RECEIVING } from './receiving.ts';
+import { SENDING } from './sending.ts';
+
+export const AREAS: readonly (readonly [title: string, mutants: readonly Mutant[]])[] = [
+  ['Receiving', RECEIVING],
+  ['Sending', SENDING],
+  ['Around the connection', AROUND],
+];
+
+export const MUTANTS: readonly Mutant[] = AREAS.flatMap(([, mutants]) => mutants);
