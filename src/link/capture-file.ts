@@ -1,8 +1,9 @@
-// The file behind `--pcap`: frames of all links into one pcapng, written asynchronously through a bounded queue.
-// A disk that is slower than the network costs frames in the file, never memory or speed: they are counted, and the counts stand in
-// the file as interface statistics. A failed write ends the capture, not the daemon.
+// The file behind `--pcap`: frames of all links into one pcapng. A regular file gets every frame: a full chunk is written before
+// the next frame is taken, so a slow disk slows the network down for as long as somebody captures. A pipe is written
+// asynchronously through a bounded queue, for its reader may hang: what does not fit is left out and counted, and the counts stand
+// in the file as interface statistics. A failed write ends the capture, not the daemon.
 
-import { constants } from 'node:fs';
+import { constants, writeSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
@@ -89,9 +90,20 @@ export class CaptureFile {
   /** `close` has waited long enough. */
   #abandoned = false;
 
-  private constructor(file: FileHandle, options: CaptureOptions, clock: Clock, timers: Timers, log: LinkLog) {
+  /** A regular file: written in place. */
+  readonly #regular: boolean;
+
+  private constructor(
+    file: FileHandle,
+    regular: boolean,
+    options: CaptureOptions,
+    clock: Clock,
+    timers: Timers,
+    log: LinkLog,
+  ) {
     this.path = options.path;
     this.#file = file;
+    this.#regular = regular;
     this.#clock = clock;
     this.#timers = timers;
     this.#log = log;
@@ -109,7 +121,8 @@ export class CaptureFile {
    */
   static async open(options: CaptureOptions, clock: Clock, timers: Timers, log: LinkLog): Promise<CaptureFile> {
     try {
-      return new CaptureFile(await open(options.path, OPEN_FLAGS, 0o600), options, clock, timers, log);
+      const file = await open(options.path, OPEN_FLAGS, 0o600);
+      return new CaptureFile(file, (await file.stat()).isFile(), options, clock, timers, log);
     } catch (error) {
       const code = errnoOf(error) ?? String(error);
       const wrong =
@@ -208,12 +221,28 @@ export class CaptureFile {
     this.#cancelFlush = undefined;
     const chunk = this.#current;
     if (chunk === undefined || chunk.used === 0) return;
-    this.#current = undefined;
-    this.#queue.push(chunk);
-    this.#writing ??= this.#drain();
+    if (this.#regular) this.#writeNow(chunk);
+    else {
+      this.#current = undefined;
+      this.#queue.push(chunk);
+      this.#writing ??= this.#drain();
+    }
     // Laptops sleep and clocks are set: the monotonic clock is tied to the wall clock again now and then.
     const offset = Date.now() - this.#clock.now();
     if (Math.abs(offset - this.#wallOffsetMs) > DRIFT_MS) this.#wallOffsetMs = offset;
+  }
+
+  #writeNow(chunk: Chunk): void {
+    try {
+      for (let at = 0; at < chunk.used; ) {
+        const written = writeSync(this.#file.fd, chunk.bytes, at, chunk.used - at);
+        at += written;
+        this.bytesWritten += written;
+      }
+      chunk.used = 0;
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   async #drain(): Promise<void> {

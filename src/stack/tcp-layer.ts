@@ -63,7 +63,10 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   readonly limits: TcpLimits;
   readonly stats: TcpStats;
   readonly sink: SegmentSink = this;
-  /** Half of the memory: the other half is for what goes to guests. */
+  /**
+   * An eighth of the memory: less than it could keep, but what many uploads have on their way at once is what their
+   * acknowledgements wait behind, and a guest that waits too long probes for losses that are none.
+   */
   readonly windows: WindowBudget;
   readonly deadlines: DeadlineQueue<Connection> = new DeadlineQueue();
   readonly table: FlowTable;
@@ -98,7 +101,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   ) {
     this.slab = slab;
     this.limits = limits;
-    this.windows = new WindowBudget(slab.size / 2, () => this.#reclaimWindows());
+    this.windows = new WindowBudget(slab.size / 8, () => this.#reclaimWindows());
     this.stats = stats.tcp;
     this.#stackStats = stats;
     this.#egress = egress;

@@ -10,6 +10,13 @@ export interface TcpLimits {
   readonly rtoMaxMs: number;
   /** RTO after a retransmitted SYN-ACK. RFC 6298 5.7. */
   readonly rtoAfterSynLossMs: number;
+  /** Floor of the tail probe's time-out (RFC 8985 7.2: 2 SRTT), so that a busy host's scheduling does not look like loss. */
+  readonly ptoMinMs: number;
+  /**
+   * Added where one segment is in flight, for the guest may delay its acknowledgement. RFC 8985 7.2 takes 200 ms, which is no
+   * better than the RTO; Linux and Windows delay by 40 ms, the BSDs by 100.
+   */
+  readonly ptoAckDelayMs: number;
   /** Longest delay of an acknowledgement; below 500 ms by RFC 9293 MUST-40, 40 ms as Linux. */
   readonly delayedAckMs: number;
   /** SYN-ACK transmissions after the first. Linux tcp_synack_retries. */
@@ -62,6 +69,8 @@ export const DEFAULT_TCP_LIMITS: TcpLimits = {
   rtoMinMs: 200,
   rtoMaxMs: 60_000,
   rtoAfterSynLossMs: 3000,
+  ptoMinMs: 50,
+  ptoAckDelayMs: 100,
   delayedAckMs: 40,
   synAckRetries: 5,
   synRetries: 7,

@@ -196,9 +196,9 @@ function armSendTimers(c: Connection, now: Millis): void {
       c.sackedBytes === 0 &&
       c.rtt.srtt > 0
     ) {
-      // RFC 8985 7.2; the floor keeps a busy host's scheduling from looking like loss.
-      const flightOne = c.sent.count === 1 ? 200 : 0;
-      const pto = Math.max(2 * c.rtt.srtt, 50) + flightOne;
+      // RFC 8985 7.2.
+      const ackDelay = c.sent.count === 1 ? limits.ptoAckDelayMs : 0;
+      const pto = Math.max(2 * c.rtt.srtt, limits.ptoMinMs) + ackDelay;
       if (now + pto < c.rtoDeadline) c.ptoDeadline = now + pto;
     }
     return;

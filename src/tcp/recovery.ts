@@ -263,6 +263,8 @@ function spurious(c: Connection, seg: SegmentView, retransBefore: number, dsack:
 
 function undo(c: Connection): void {
   if (c.recovery === Recovery.Open) return;
+  // What was taken for lost had been passed by others (RFC 8985 6.2 step 3): from now on that is allowed for.
+  if (c.recovery === Recovery.Fast) c.rackReordering = true;
   c.cc.undo();
   c.recovery = Recovery.Open;
   c.undoTs = 0;

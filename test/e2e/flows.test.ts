@@ -63,7 +63,7 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
   const call = guest.agent.call.bind(guest.agent);
 
   await test.test('a connection refused on the host is refused in the guest at once', async (sub) => {
-    const port = await closedPort(sub);
+    const port = await closedPort();
     await call('connect', HOST_ALIAS, port);
     for (let i = 0; i < 5; i++) {
       const { outcome, ms } = await call('connect', HOST_ALIAS, port);
@@ -87,33 +87,34 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
   });
 
   await test.test('UDP to a closed port is told so', async (sub) => {
-    sub.equal(await call('udpRefused', HOST_ALIAS, await closedPort(sub)), 'ECONNREFUSED');
+    sub.equal(await call('udpRefused', HOST_ALIAS, await closedPort()), 'ECONNREFUSED');
   });
 
   await test.test('a reset of the host is a reset in the guest', async (sub) => {
-    const server = await serve(sub, (socket: Socket) => {
+    const reset = (socket: Socket): void => {
       socket.once('data', () => socket.resetAndDestroy());
-    });
+    };
+    const server = await serve(reset, {}, sub);
     sub.equal(await call('resetOrWait', HOST_ALIAS, server.port, false), 'ECONNRESET');
   });
 
   await test.test('a reset of the guest is a reset on the host', async (sub) => {
+    let ended: (how: string) => void = () => {};
     const how = new Promise<string>((resolve) => {
-      void serve(sub, (socket: Socket) => {
-        socket.resume();
-        socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'error'));
-        socket.once('end', () => resolve('end'));
-      }).then(async (server) => {
-        await call('resetOrWait', HOST_ALIAS, server.port, true);
-        sub.equal(await how, 'ECONNRESET');
-      });
+      ended = resolve;
     });
-    await how;
+    const watch = (socket: Socket): void => {
+      socket.resume();
+      socket.once('error', (error: NodeJS.ErrnoException) => ended(error.code ?? 'error'));
+      socket.once('end', () => ended('end'));
+    };
+    const server = await serve(watch, {}, sub);
+    await call('resetOrWait', HOST_ALIAS, server.port, true);
+    sub.equal(await how, 'ECONNRESET');
   });
 
   await test.test('half-close of the guest: the host answers after FIN', async (sub) => {
     const server = await serve(
-      sub,
       (socket: Socket) => {
         let text = '';
         socket.on('data', (chunk: Buffer) => {
@@ -122,6 +123,7 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
         socket.on('end', () => socket.end(`got ${text}`));
       },
       { allowHalfOpen: true },
+      sub,
     );
     sub.equal(await call('sendThenRead', HOST_ALIAS, server.port, 'all of it'), 'got all of it');
   });
@@ -132,7 +134,6 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
       resolveText = resolve;
     });
     const server = await serve(
-      sub,
       (socket: Socket) => {
         let got = '';
         socket.on('data', (chunk: Buffer) => {
@@ -142,6 +143,7 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
         socket.end('first me');
       },
       { allowHalfOpen: true },
+      sub,
     );
     sub.equal(await call('readThenSend', HOST_ALIAS, server.port, 'then you'), 'first me');
     sub.equal(await text, 'then you');

@@ -109,7 +109,7 @@ t.test('a guest uses everything, and tshark finds nothing to complain of', { ski
     ],
   });
   const guest = await NamespaceGuest.start(test, daemon, { mtu: 65520, mac: MAC });
-  const udpPort = await udpEcho(test);
+  const udp = await udpEcho(test);
   const server = await source(test);
   const busybox = programPath('busybox')!;
 
@@ -154,13 +154,13 @@ t.test('a guest uses everything, and tshark finds nothing to complain of', { ski
 
   await test.test('UDP: echo of every size, fragments included', async (sub) => {
     const sizes = [0, 1, 512, 1472, 1473, 9000, 40_000, 65_507];
-    sub.same(await guest.agent.call('udpEcho', HOST_ALIAS, udpPort, sizes), sizes);
+    sub.same(await guest.agent.call('udpEcho', HOST_ALIAS, udp.port, sizes), sizes);
   });
 
   await test.test('UDP: the same with a small MTU in the guest', async (sub) => {
     execFileSync('ip', ['-n', guest.namespace.name, 'link', 'set', guest.namespace.device, 'mtu', '1500']);
     const sizes = [1472, 1473, 9000, 40_000, 65_507];
-    sub.same(await guest.agent.call('udpEcho', HOST_ALIAS, udpPort, sizes), sizes);
+    sub.same(await guest.agent.call('udpEcho', HOST_ALIAS, udp.port, sizes), sizes);
     execFileSync('ip', ['-n', guest.namespace.name, 'link', 'set', guest.namespace.device, 'mtu', '65520']);
   });
 

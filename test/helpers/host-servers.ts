@@ -33,11 +33,11 @@ export interface TestServer {
   close(): Promise<void>;
 }
 
-/** Listens on a free loopback port, until the test ends. */
+/** Listens on a free loopback port, until `close` or the end of the test. */
 export async function serve(
-  test: Test,
   onSocket: (socket: Socket) => void,
   options: { readonly allowHalfOpen?: boolean } = {},
+  test?: Test,
 ): Promise<TestServer> {
   const sockets = new Set<Socket>();
   const server = createServer({ allowHalfOpen: options.allowHalfOpen ?? false, noDelay: true }, (socket) => {
@@ -51,14 +51,13 @@ export async function serve(
     for (const socket of sockets) socket.destroy();
     if (server.listening) await new Promise((resolve) => server.close(resolve));
   };
-  test.teardown(close);
+  test?.teardown(close);
   return { port: (server.address() as AddressInfo).port, server, sockets, close };
 }
 
 /** Sends as many bytes as the client's first line asks for, then FIN. */
-export function source(test: Test): Promise<TestServer> {
+export function source(test?: Test): Promise<TestServer> {
   return serve(
-    test,
     (socket) => {
       let line = '';
       socket.on('data', (text: Buffer) => {
@@ -76,13 +75,13 @@ export function source(test: Test): Promise<TestServer> {
       });
     },
     { allowHalfOpen: true },
+    test,
   );
 }
 
 /** Counts and hashes; answers `COUNT HASH` after the client's FIN. */
-export function sink(test: Test): Promise<TestServer> {
+export function sink(test?: Test): Promise<TestServer> {
   return serve(
-    test,
     (socket) => {
       const hash = createHash('sha256');
       let bytes = 0;
@@ -93,25 +92,26 @@ export function sink(test: Test): Promise<TestServer> {
       socket.on('end', () => socket.end(`${bytes} ${hash.digest('hex')}\n`));
     },
     { allowHalfOpen: true },
+    test,
   );
 }
 
 /** Sends back what comes. */
-export function echo(test: Test): Promise<TestServer> {
-  return serve(test, (socket) => socket.pipe(socket));
+export function echo(test?: Test): Promise<TestServer> {
+  return serve((socket) => socket.pipe(socket), {}, test);
 }
 
-/** UDP echo on a free loopback port, until the test ends. @returns the port */
-export async function udpEcho(test: Test): Promise<number> {
+/** UDP echo on a free loopback port, until `close` or the end of the test. */
+export async function udpEcho(test?: Test): Promise<{ readonly port: number; close(): void }> {
   const socket = createSocket('udp4', (message, peer) => socket.send(message, peer.port, peer.address));
   await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve));
-  test.teardown(() => socket.close());
-  return socket.address().port;
+  test?.teardown(() => socket.close());
+  return { port: socket.address().port, close: () => socket.close() };
 }
 
 /** A TCP port on loopback where nobody listens. */
-export async function closedPort(test: Test): Promise<number> {
-  const { port, close } = await serve(test, () => {});
+export async function closedPort(): Promise<number> {
+  const { port, close } = await serve(() => {});
   await close();
   return port;
 }

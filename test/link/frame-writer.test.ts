@@ -65,8 +65,8 @@ function make(format: FrameFormat = 'qemu', mtu = 65_520, slabBytes = 4 * 1024 *
       events.closed = reason;
     },
   );
-  const send = (frame: Buffer): boolean => {
-    const off = writer.reserve(frame.length);
+  const send = (frame: Buffer, bulk = true): boolean => {
+    const off = writer.reserve(frame.length, bulk);
     if (off < 0) return false;
     mem.set(frame, off);
     writer.commit(off, frame.length);
@@ -120,6 +120,23 @@ t.test('within a turn a batch leaves when a unix socket would take no more of it
     w.writer.flush();
     t.equal(w.received().length, 1000);
   }
+  t.end();
+});
+
+t.test('with every batch under way bulk waits, and what cannot wait still has the kept block', (t) => {
+  const w = make();
+  w.kernel.stuck = true;
+  while (w.send(pattern(1514, 1))) if (w.counters.txFrames % 10 === 9) w.writer.flush();
+  t.ok(w.send(pattern(60, 2), false), 'an answer');
+  t.notOk(w.send(pattern(1514, 3)), 'bulk does not follow it there');
+  t.ok(w.send(pattern(60, 4), false));
+  t.ok(w.slab.usedBytes <= w.keptBytes + MAX_BATCHES * BATCH_BLOCK_BYTES);
+  let answers = 0;
+  while (w.send(pattern(60, 5), false) && answers < 10_000) answers++;
+  t.ok(answers > 100 && answers < 10_000, 'that room ends, too');
+  w.kernel.stuck = false;
+  while (w.kernel.held.length > 0) w.kernel.drainOne();
+  t.ok(w.send(pattern(1514, 6)));
   t.end();
 });
 

@@ -139,32 +139,27 @@ t.test('the growing file is readable before it is closed', { skip }, async (t) =
   await file.close();
 });
 
-t.test('a disk too slow: memory stays bounded, what is missing is counted in the file', { skip }, async (t) => {
-  const path = join(scratch(t), 'slow.pcapng');
+t.test('a regular file gets every frame, however many come in one turn, with bounded memory', { skip }, async (t) => {
+  const path = join(scratch(t), 'flood.pcapng');
   const file = await openFile(path, { queueBytes: 1024 * 1024 });
   const from = file.addInterface('flood');
   const before = process.memoryUsage().arrayBuffers;
-  // No turn of the event loop: nothing can be written meanwhile.
   const frame = Buffer.alloc(1514, 1);
   for (let i = 0; i < 10_000; i++) file.add(from, Direction.Inbound, frame, 0, frame.length);
   t.ok(process.memoryUsage().arrayBuffers - before <= 1024 * 1024 + 65_536);
-  t.ok(file.dropped > 9000);
-  t.equal(file.frames + file.dropped, 10_000);
-  await until('the queue is written', () => file.bytesWritten > 500_000);
-  const { dropped, frames } = file;
-  file.add(from, Direction.Inbound, frame, 0, frame.length);
-  t.equal(file.frames, frames + 1, 'it goes on');
+  t.equal(file.dropped, 0);
+  t.equal(file.frames, 10_000);
   file.endInterface(from);
   await file.close();
-  t.equal(read(path, ['frame.len']).length, frames + 1);
+  t.equal(read(path, ['frame.len']).length, 10_000);
   // The interface statistics block: type 5, ifrecv (4) and ifdrop (5), 8 bytes each.
   const bytes = readFileSync(path);
   const option = Buffer.alloc(4);
   option.writeUInt16LE(5, 0);
   option.writeUInt16LE(8, 2);
   const at = bytes.lastIndexOf(option);
-  t.equal(Number(bytes.readBigUInt64LE(at + 4)), dropped);
-  t.equal(Number(bytes.readBigUInt64LE(at - 8)), 10_001);
+  t.equal(Number(bytes.readBigUInt64LE(at + 4)), 0);
+  t.equal(Number(bytes.readBigUInt64LE(at - 8)), 10_000);
 });
 
 t.test(

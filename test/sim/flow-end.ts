@@ -179,7 +179,8 @@ export class FlowEnd implements SimEnd, FlowOwner {
     const now = this.#timeline.now;
     while (this.#waiting > 0) {
       const place = this.written - this.#waiting;
-      const want = Math.min(this.#waiting, SCRATCH.length);
+      const want = Math.min(this.#waiting, SCRATCH.length, flow.writable);
+      if (want === 0) return flow.awaitWritable();
       let taken: number;
       if (this.#options.lend) {
         const room = flow.room(want);
@@ -193,10 +194,7 @@ export class FlowEnd implements SimEnd, FlowOwner {
         this.#stream.fill(SCRATCH, 0, want, place);
         taken = flow.write(SCRATCH, 0, want, now);
         this.#waiting -= taken;
-        if (taken < want) {
-          flow.awaitWritable();
-          return this.#retryLater();
-        }
+        if (taken < want) return this.#retryLater();
       }
     }
     if (this.shut && !this.#shutSent) {
@@ -205,6 +203,7 @@ export class FlowEnd implements SimEnd, FlowOwner {
     }
   }
 
+  /** The packet memory is full: nothing of ours under way may bring us back. */
   #retryLater(): void {
     if (this.#retrying) return;
     this.#retrying = true;

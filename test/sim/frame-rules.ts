@@ -1,7 +1,7 @@
 // What must hold of every frame that leaves the stack, judged from outside: from the frame, and from what the link has delivered
 // to the stack before (conformance reference 5, "assert always" 3 and 4). RFC 9293 3.8.6, RFC 7323, RFC 2018, RFC 5961.
 
-import { ACK, FIN, readIpv4, readTcp, RST, type Segment, SYN, segmentText } from '../helpers/peer-frame.ts';
+import { ACK, FIN, RST, readIpv4, readTcp, type Segment, SYN, segmentText } from '../helpers/peer-frame.ts';
 import { fail } from './ends.ts';
 
 const diff = (a: number, b: number): number => (a - b) | 0;
@@ -93,6 +93,7 @@ export class FrameRules {
   }
 
   #note(now: number, arrow: string, f: Flow, s: Segment, seqBase: number, ackBase: number): void {
+    if (this.#traceLines === 0) return;
     if (this.#trace.length > this.#traceLines) this.#trace.splice(0, this.#traceLines >> 1);
     this.#trace.push(`${now.toFixed(3)} ${arrow} ${f.name} ${segmentText(s, seqBase, ackBase)}`);
   }
@@ -154,7 +155,7 @@ export class FrameRules {
     if (!(s.flags & ACK)) fail(`${f.name}: no ACK bit`);
     this.#options(f, s, ours.ts && theirs.ts, ours.sack && theirs.sack);
     const end = s.seq + s.payload.length + (s.flags & FIN ? 1 : 0);
-    const most = Math.min(theirs.mss < 88 ? 88 : theirs.mss, this.#mtu - 40);
+    const most = Math.min(Math.max(theirs.mss, 88), this.#mtu - 40);
     if (s.payload.length + s.optionBytes > most) fail(`${f.name}: ${s.payload.length} bytes with MSS ${theirs.mss}`);
     if (f.edge !== undefined && end !== s.seq && diff(end, f.edge) > 0) {
       fail(`${f.name}: ${diff(end, f.edge)} bytes beyond the guest's window`);

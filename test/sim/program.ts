@@ -85,7 +85,10 @@ class Dice extends SeededRandom {
 }
 
 /** `kinds`: the VMs to choose from. */
-export function makeProgram(seed: number, kinds: readonly GuestPlan['kind'][] = ['simple', 'simple', 'stack']): Program {
+export function makeProgram(
+  seed: number,
+  kinds: readonly GuestPlan['kind'][] = ['simple', 'simple', 'stack'],
+): Program {
   const d = new Dice(seed);
   const mtu = d.pick([576, 1500, 1500, 9000, 65_520]);
   const guests: GuestPlan[] = [];
@@ -171,7 +174,11 @@ function actions(d: Dice, budget: number, spanMs: number, ops: readonly Op[], en
   const out: Action[] = [];
   for (let n = d.pick([0, 1, 2, 4, 8]); n > 0; n--) {
     const op = d.pick(ops);
-    out.push({ at: d.skewed(0, spanMs), op, n: op === 'resize' ? d.pick([0, 1, 500, 5000, 100_000]) : d.skewed(1, budget) });
+    out.push({
+      at: d.skewed(0, spanMs),
+      op,
+      n: op === 'resize' ? d.pick([0, 1, 500, 5000, 100_000]) : d.skewed(1, budget),
+    });
   }
   if (d.chance(0.6)) out.push({ at: d.skewed(0, spanMs), op: 'shutdown', n: 0 });
   else if (d.chance(0.3)) out.push({ at: d.skewed(0, spanMs), op: d.pick(ends), n: 0 });
@@ -190,7 +197,9 @@ function faults(d: Dice, untilMs: number, long: boolean): FaultProfile {
     delayMs: d.pick([0.05, 0.5, 5, 20, 100]),
     jitterMs: d.chance(0.3) ? d.skewed(0, 2000) : 0,
     loss: rate(0.5, 0.2),
-    burst: d.chance(0.25) ? { enter: 0.01 + d.below(100) / 2000, leave: 0.1 + d.below(100) / 250, loss: 0.8 } : undefined,
+    burst: d.chance(0.25)
+      ? { enter: 0.01 + d.below(100) / 2000, leave: 0.1 + d.below(100) / 250, loss: 0.8 }
+      : undefined,
     dropNth: d.chance(0.2) ? [d.below(6), d.below(20), d.below(60)] : [],
     dropAcks: rate(0.2, 0.5),
     dropFins: d.chance(0.2) ? 1 + d.below(3) : 0,

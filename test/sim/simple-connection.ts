@@ -214,7 +214,8 @@ export class SimpleConnection implements SimEnd {
     if (this.outcome === 'vanished') return;
     if (this.outcome === 'opening' && this.#active) return this.#inSynSent(s);
     if (!this.#active && this.#irs === 0 && this.#rcvNxt === 0) return this.#firstSyn(s);
-    if (s.ts !== undefined && this.#ts && !(s.flags & RST) && ((s.ts[0] - this.#tsRecent) | 0) < 0) return this.#sendAck();
+    if (s.ts !== undefined && this.#ts && !(s.flags & RST) && ((s.ts[0] - this.#tsRecent) | 0) < 0)
+      return this.#sendAck();
     const off = unwrap(s.seq, this.#irs, this.#rcvNxt);
     const fin = s.flags & FIN ? 1 : 0;
     const end = off + s.payload.length;
@@ -422,7 +423,8 @@ export class SimpleConnection implements SimEnd {
       this.sawEof = true;
       this.#pair.checkEof(this);
     }
-    if (tell && this.established && this.#window() - (this.#advEdge - this.#rcvNxt) >= this.#worthwhile()) this.#sendAck();
+    if (tell && this.established && this.#window() - (this.#advEdge - this.#rcvNxt) >= this.#worthwhile())
+      this.#sendAck();
     if (this.#una === this.written + 2 && this.sawEof && this.outcome === 'open') this.#end('clean', '');
   }
 

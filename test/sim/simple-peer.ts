@@ -6,9 +6,9 @@ import {
   FIN,
   type FrameError,
   ipv4Frame,
+  RST,
   readIpv4,
   readTcp,
-  RST,
   type Segment,
   SYN,
   tcpOptions,
@@ -109,7 +109,8 @@ export class SimplePeer implements SimGuest, PeerMachine {
     }
     const id = key(segment.dstPort, segment.src, segment.srcPort);
     const c = this.#connections.get(id);
-    if (c !== undefined && (c.outcome === 'vanished' || c.outcome === 'clean' || !c.finished)) return c.onSegment(segment);
+    if (c !== undefined && (c.outcome === 'vanished' || c.outcome === 'clean' || !c.finished))
+      return c.onSegment(segment);
     const bare = (segment.flags & (SYN | ACK | RST | FIN)) === SYN;
     const listener = this.#listeners.get(segment.dstPort);
     // A second attempt where the first came to nothing; else it is an old copy of the SYN.
@@ -175,15 +176,7 @@ export class SimplePeer implements SimGuest, PeerMachine {
     this.#tcp(c.localPort, c.remoteIp, c.remotePort, flags, seq, ack, fields);
   }
 
-  #tcp(
-    srcPort: number,
-    dst: number,
-    dstPort: number,
-    flags: number,
-    seq: number,
-    ack: number,
-    f: SegmentFields,
-  ): void {
+  #tcp(srcPort: number, dst: number, dstPort: number, flags: number, seq: number, ack: number, f: SegmentFields): void {
     if (this.#gone) return;
     const options = tcpOptions(f);
     const payload = f.payload ?? NONE;

@@ -78,14 +78,17 @@ function waits(c: Connection, where: string, linkBlocked: boolean): void {
   }
   const resend = Math.min(c.rtoDeadline, c.ptoDeadline, c.persistDeadline, c.reoDeadline, c.swsDeadline);
   if (c.sent.count > 0) {
-    if (Math.min(c.rtoDeadline, c.persistDeadline) === NEVER) fail(`${where}: bytes in flight, neither RTO nor persist`);
+    if (Math.min(c.rtoDeadline, c.persistDeadline) === NEVER)
+      fail(`${where}: bytes in flight, neither RTO nor persist`);
   } else if (c.recovery !== Recovery.Open && c.lostBytes > 0) fail(`${where}: lost bytes, nothing in flight`);
   const unsent = ((c.sndUna + c.snd.used - c.sndNxt) | 0) > 0 || (c.finQueued && !c.finSent);
   if (unsent && c.sent.count === 0 && resend === NEVER && !(c.blocked && linkBlocked)) {
     fail(`${where}: bytes to send, nothing in flight, no timer (window ${c.sndWnd})`);
   }
   const acks = c.ackPending || c.ackNow;
-  if (acks && c.delackDeadline === NEVER && !(c.blocked && linkBlocked)) fail(`${where}: acknowledgement owed, no timer`);
+  if (acks && c.delackDeadline === NEVER && !(c.blocked && linkBlocked))
+    fail(`${where}: acknowledgement owed, no timer`);
   const offered = (c.rcvAdv - c.rcvNxt) | 0;
-  if (!(c.blocked && linkBlocked) && offered < c.rcvMss && c.windowUpdateDue()) fail(`${where}: window update due and not sent`);
+  if (!(c.blocked && linkBlocked) && offered < c.rcvMss && c.windowUpdateDue())
+    fail(`${where}: window update due and not sent`);
 }

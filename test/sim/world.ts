@@ -121,15 +121,32 @@ export class World {
     const mac = Uint8Array.of(0x02, 0, 0, 0, 1, i);
     const ip = parseV4(`10.0.0.${10 + i}`)!;
     const rules = new FrameRules(mtu, 2 * this.#traceLines);
-    const toHost = new FaultyLink(this.program.toHost, this.timeline, random, (frames) => this.#deliver(station, frames));
+    const toHost = new FaultyLink(this.program.toHost, this.timeline, random, (frames) =>
+      this.#deliver(station, frames),
+    );
     const toGuest = new FaultyLink(this.program.toGuest, this.timeline, random, (frames) => guest.receive(frames));
     const send = (frame: Uint8Array): void => toHost.send(frame);
     const name = `vm${i}`;
     const guest: SimGuest =
       plan.kind === 'simple'
         ? new SimplePeer(name, this.timeline, ip, mac, GATEWAY_MAC, mtu, plan.tcp, send)
-        : new StackGuest(name, this.timeline, ip, mac, GATEWAY, mtu, this.limits, random, { slowMs: 0, lend: true }, send);
-    const port = this.stack.attach(this.#egress(rules, toGuest, () => station), { name, mtu, mtuTold: true }, this.timeline.now);
+        : new StackGuest(
+            name,
+            this.timeline,
+            ip,
+            mac,
+            GATEWAY,
+            mtu,
+            this.limits,
+            random,
+            { slowMs: 0, lend: true },
+            send,
+          );
+    const port = this.stack.attach(
+      this.#egress(rules, toGuest, () => station),
+      { name, mtu, mtuTold: true },
+      this.timeline.now,
+    );
     const station: Station = { guest, port: port as LinkPort & VmPort, toGuest, toHost, rules, blocked: false };
     this.timeline.in(0, () => guest.start());
     return station;
@@ -165,7 +182,8 @@ export class World {
       },
       commit: (off, len) => {
         if (off !== at || len > reserved) fail('frame committed that was not reserved');
-        for (let i = reserved; i < reserved + 8; i++) if (mem[at + i] !== 0xa5) fail('written behind what was reserved');
+        for (let i = reserved; i < reserved + 8; i++)
+          if (mem[at + i] !== 0xa5) fail('written behind what was reserved');
         reserved = -1;
         const frame = mem.slice(off, off + len);
         rules.emitted(frame, this.timeline.now);
@@ -360,7 +378,9 @@ export class World {
     const early = host.outcome === 'reset' && guest.outcome === 'clean' && host.shut;
     if (guest.outcome === 'refused' && !guest.established) return;
     if (!aborted && !late && !early && (guest.outcome !== 'clean' || host.outcome !== 'clean')) {
-      fail(`flow ${plan.id}: guest ${guest.outcome} ${guest.reason}, host ${host.outcome} ${host.reason}; nobody aborted`);
+      fail(
+        `flow ${plan.id}: guest ${guest.outcome} ${guest.reason}, host ${host.outcome} ${host.reason}; nobody aborted`,
+      );
     }
     this.#expectPair(run, guest, host);
   }
@@ -393,7 +413,8 @@ export class World {
     }
     if (tcp.deadlines.size > 0) fail(`${tcp.deadlines.size} deadlines left`);
     if (tcp.opening !== 0) fail(`${tcp.opening} opens left`);
-    if (this.slab.usedBytes !== this.#baseBytes) fail(`${this.slab.usedBytes - this.#baseBytes} bytes of memory left in use`);
+    if (this.slab.usedBytes !== this.#baseBytes)
+      fail(`${this.slab.usedBytes - this.#baseBytes} bytes of memory left in use`);
     if (tcp.windows.promised !== 0) fail(`${tcp.windows.promised} bytes of window left promised`);
     for (const { port, guest } of this.stations) {
       if (port.blocked.size > 0) fail(`${port.blocked.size} connections left waiting for the link`);

@@ -3,6 +3,7 @@
 import { FIN, IPV4_BYTES, SYN } from '../helpers/peer-frame.ts';
 import { type Script, script } from '../helpers/script.ts';
 import { SeededRandom } from '../helpers/seeded-random.ts';
+import { hostByte } from '../helpers/stream-pattern.ts';
 
 const MSS = 1460;
 const must = (condition: boolean, what: string): void => {
@@ -292,6 +293,52 @@ script('TCP-RES-04 the link does not drain: nothing is lost, nothing grows, it g
   }
   must(s.flow.received === s.host.written + 1, `${s.flow.received} received of ${s.host.written}`);
   s.drain();
+});
+
+script('TCP-RES-04 the link does not drain with segments in flight: nothing is taken for lost', (s) => {
+  s.establish();
+  s.host.write(3 * MSS);
+  for (let i = 0; i < 3; i++) s.expect({ data: MSS });
+  s.link(false);
+  // New bytes are refused by the link, and an ACK that is due as well.
+  s.host.write(MSS);
+  s.guest({ seq: 101, ack: 1, data: 100 });
+  s.expectSilence(30_000);
+  must(s.stack.stats.tcp.timeouts === 0, 'a time-out');
+  s.link(true);
+  const sent = s.drain();
+  must(
+    sent.some((x) => s.flow.seqOf(x) === 1 + 3 * MSS),
+    'the new bytes',
+  );
+  must(
+    sent.every((x) => x.sack.length === 1),
+    'the ACK with its SACK block',
+  );
+  s.guest({});
+  s.advance(1000);
+  s.drain();
+  must(s.connection!.sent.count === 0, 'something is left');
+});
+
+script('a loan of the send ring: bytes are written in place, and the ring stays where it is until it ends', (s) => {
+  s.establish();
+  const flow = s.host.flow!;
+  const room = flow.room(2000);
+  must(room >= 2000, `room ${room}`);
+  must(flow.room(1) === 0, 'lent twice');
+  const { mem, roomOffset } = flow;
+  for (let i = 0; i < 2000; i++) mem[roomOffset + i] = hostByte(1 + i);
+  flow.commit(2000, s.now);
+  s.settle();
+  s.expect({ seq: 1, data: MSS });
+  s.expect({ data: 2000 - MSS });
+  s.guest({});
+  // A reset in mid-loan: the memory comes back with the end of the loan.
+  must(flow.room(100) >= 100, 'room');
+  s.guest({ rst: true, seq: 1 });
+  s.host.expectClosed('guest-reset');
+  s.expectClean();
 });
 
 script('TCP-RES-04 a handshake over a link that does not drain completes later', (s) => {

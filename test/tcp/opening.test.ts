@@ -346,27 +346,30 @@ function fixChecksums(frame: Uint8Array): void {
   view.setUint16(50, sum(frame.subarray(34), pseudo));
 }
 
-script(
-  'TCP-SYN-24 opens in progress are capped, half of the places for one VM: above that silence, and room again when they end',
-  { limits: { pendingMax: 100 }, once: true },
-  (s) => {
-    const live = s.newFlow();
-    live.establish();
-    const flood = Array.from({ length: 80 }, () => s.newFlow());
-    for (const f of flood) f.guest(usualSyn);
-    if (s.dials !== 51) throw new Error(`${s.dials} dials`);
-    if (s.stack.stats.drops.get(Drop.TcpSynLimit) !== 30) throw new Error('not counted');
-    live.guest({ data: 10 });
-    live.expect({ ack: 11 });
-    flood[79]!.guest(usualSyn);
-    s.expectSilence();
-    flood[0]!.host.refuse();
-    flood[0]!.expectRst();
-    flood[79]!.guest(usualSyn);
-    flood[79]!.host.accept();
-    flood[79]!.expect({ synAck: true, ack: 1 });
-  },
-);
+for (const limits of [{ pendingMax: 50 }, { pendingPerVm: 50 }]) {
+  const cap = Object.keys(limits)[0]!;
+  script(
+    `TCP-SYN-24 opens in progress are capped (${cap}): above that silence, and room again when they end`,
+    { limits, once: true },
+    (s) => {
+      const live = s.newFlow();
+      live.establish();
+      const flood = Array.from({ length: 80 }, () => s.newFlow());
+      for (const f of flood) f.guest(usualSyn);
+      if (s.dials !== 51) throw new Error(`${s.dials} dials`);
+      if (s.stack.stats.drops.get(Drop.TcpSynLimit) !== 30) throw new Error('not counted');
+      live.guest({ data: 10 });
+      live.expect({ ack: 11 });
+      flood[79]!.guest(usualSyn);
+      s.expectSilence();
+      flood[0]!.host.refuse();
+      flood[0]!.expectRst();
+      flood[79]!.guest(usualSyn);
+      flood[79]!.host.accept();
+      flood[79]!.expect({ synAck: true, ack: 1 });
+    },
+  );
+}
 
 script('TCP-SYN-24 all flows are capped too', { limits: { flowsMax: 3 }, once: true }, (s) => {
   for (let i = 0; i < 3; i++) s.newFlow().establish();
