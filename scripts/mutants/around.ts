@@ -9,8 +9,8 @@ export const AROUND: readonly Mutant[] = [
       'RFC 9293 3.8.6.2.2 (TCP-FCR-03)',
       'a window that opens again is not announced',
       'receive-window',
-      '    if (this.windowUpdateDue()) {\n      this.ackNow = true;',
-      '    if (this.windowUpdateDue()) {\n      this.ackPending = false;',
+      '    if (windowUpdateDue(this)) {\n      this.ackNow = true;',
+      '    if (windowUpdateDue(this)) {\n      this.ackPending = false;',
     ],
     [
       'tiny-window-updates',

@@ -27,23 +27,14 @@ import type { TcpEnv } from './env.ts';
 import { CloseReason, type FlowOwner, type RefuseReason, type TcpFlow, type VmRef } from './flow.ts';
 import { newCongestion, takeSyn } from './handshake.ts';
 import { RCV_WND_SHIFT } from './limits.ts';
-import { output, sendReset, sendSyn, sendSynAck } from './output.ts';
+import { output, sendReset, sendSyn, sendSynAck, windowUpdateDue } from './output.ts';
 import { ReceiveBuffer } from './receive-buffer.ts';
 import { RttEstimator } from './rtt.ts';
 import type { SegmentView } from './segment.ts';
 import { SendBuffer } from './send-buffer.ts';
 import { SentQueue } from './sent-queue.ts';
 import { type Seq, seqAdd } from './seq.ts';
-import {
-  canReceive,
-  canSend,
-  EVENT_CLOSED,
-  EVENT_ESTABLISHED,
-  EVENT_READABLE,
-  EVENT_WRITABLE,
-  Recovery,
-  State,
-} from './state.ts';
+import { canSend, EVENT_CLOSED, EVENT_ESTABLISHED, EVENT_READABLE, EVENT_WRITABLE, Recovery, State } from './state.ts';
 import { earliest, onDeadline } from './timers.ts';
 
 export class Connection implements TcpFlow, Deadlined {
@@ -311,7 +302,7 @@ export class Connection implements TcpFlow, Deadlined {
     if (this.finished) return this.finish();
     if (this.state === State.Closed) return;
     // The window may have opened (TCP-FCR-03: unprompted), and more may wait behind the ring's edge.
-    if (this.windowUpdateDue()) {
+    if (windowUpdateDue(this)) {
       this.ackNow = true;
       this.env.wake(this);
     }
@@ -319,17 +310,6 @@ export class Connection implements TcpFlow, Deadlined {
       this.events |= EVENT_READABLE;
       this.env.wake(this);
     }
-  }
-
-  /** RFC 9293 3.8.6.2.2: is there a worthwhile piece of window that the guest does not know of? */
-  windowUpdateDue(): boolean {
-    if (!canReceive(this.state)) return false;
-    const offered = (this.rcvAdv - this.rcvNxt) | 0;
-    const gain = this.rcv.free - offered;
-    const half = this.rcv.target >>> 1;
-    // A guest with half of the window before it waits for nothing.
-    if (offered >= half && offered >= 2 * this.rcvMss) return false;
-    return gain >= Math.min(offered < this.rcvMss ? this.rcvMss : 2 * this.rcvMss, half);
   }
 
   // --- Host to guest.

@@ -22,7 +22,7 @@ import {
 } from './segment.ts';
 import { SENT_LOST, SENT_RETRANS, SENT_SACKED } from './sent-queue.ts';
 import { type Seq, seqAdd, seqLt } from './seq.ts';
-import { Recovery, State } from './state.ts';
+import { canReceive, Recovery, State } from './state.ts';
 
 /** Bytes believed to be in the network (RFC 6675 4), FIN included. */
 export function pipe(c: Connection): number {
@@ -57,9 +57,20 @@ function ackDue(c: Connection, now: Millis): boolean {
     return true;
   }
   // Two segments, of any size: a sender with two in flight probes for a lost tail after two round trips (RFC 8985 7.2).
-  if (c.unackedSegs > 1 || c.windowUpdateDue()) return true;
+  if (c.unackedSegs > 1 || windowUpdateDue(c)) return true;
   if (c.delackDeadline === NEVER) c.delackDeadline = now + c.env.limits.delayedAckMs;
   return false;
+}
+
+/** RFC 9293 3.8.6.2.2: is there a worthwhile piece of window that the guest does not know of? */
+export function windowUpdateDue(c: Connection): boolean {
+  if (!canReceive(c.state)) return false;
+  const offered = (c.rcvAdv - c.rcvNxt) | 0;
+  const gain = c.rcv.free - offered;
+  const half = c.rcv.target >>> 1;
+  // A guest with half of the window before it waits for nothing.
+  if (offered >= half && offered >= 2 * c.rcvMss) return false;
+  return gain >= Math.min(offered < c.rcvMss ? c.rcvMss : 2 * c.rcvMss, half);
 }
 
 // --- Data.

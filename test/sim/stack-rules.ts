@@ -3,6 +3,7 @@
 
 import type { Connection } from '../../src/tcp/connection.ts';
 import type { TcpLimits } from '../../src/tcp/limits.ts';
+import { windowUpdateDue } from '../../src/tcp/output.ts';
 import { SENT_LOST, SENT_SACKED } from '../../src/tcp/sent-queue.ts';
 import { Recovery, STATE_NAMES, State } from '../../src/tcp/state.ts';
 import { fail } from './ends.ts';
@@ -89,6 +90,6 @@ function waits(c: Connection, where: string, linkBlocked: boolean): void {
   if (acks && c.delackDeadline === NEVER && !(c.blocked && linkBlocked))
     fail(`${where}: acknowledgement owed, no timer`);
   const offered = (c.rcvAdv - c.rcvNxt) | 0;
-  if (!(c.blocked && linkBlocked) && offered < c.rcvMss && c.windowUpdateDue())
+  if (!(c.blocked && linkBlocked) && offered < c.rcvMss && windowUpdateDue(c))
     fail(`${where}: window update due and not sent`);
 }
