@@ -82,7 +82,7 @@ export const AROUND: readonly Mutant[] = [
       'budget-not-returned',
       'TCP-FCR-10',
       'a flow that ends keeps its share of all windows',
-      'receive-window stack/limits',
+      'buffers',
       '    this.#budget.release(over);\n',
       '',
     ],

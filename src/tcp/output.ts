@@ -4,6 +4,7 @@
 
 import { setU16, setU32 } from '../base/bytes.ts';
 import { type Millis, NEVER } from '../base/clock.ts';
+import { initialWindow } from './congestion.ts';
 import type { Connection } from './connection.ts';
 import {
   emitTcpHeader,
@@ -180,9 +181,10 @@ function sendNew(c: Connection, now: Millis): boolean {
   }
 }
 
-/** RFC 5681 4.1 asks for the restart window after idling; on this link it is the initial window and never less (TCP-CC-03). */
+// Deviation: RFC 5681 4.1 (SHOULD) has cwnd fall to the restart window after an idle RTO; this link loses nothing by congestion, so
+// it is halved, and never below the initial window (TCP-CC-03).
 function restartIdle(c: Connection): void {
-  c.cc.onIdle(Math.max(c.cc.cwnd / 2, Math.min(10 * c.effSndMss, Math.max(2 * c.effSndMss, 14_600))));
+  c.cc.onIdle(Math.max(c.cc.cwnd / 2, initialWindow(c.effSndMss)));
 }
 
 /** Arms the timers that unacknowledged or waiting bytes need: something is always armed while either is there. */

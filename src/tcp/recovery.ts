@@ -33,7 +33,6 @@ export function onAck(c: Connection, seg: SegmentView, ack: Seq, duplicate: bool
   if (acked > 0) {
     delivered -= forgetDuplicates(c, ack, acked);
     c.backoffs = 0;
-    c.rtt.reset();
     c.rtoDeadline = c.sent.count > 0 ? now + c.rtt.rto : NEVER;
     c.ptoDeadline = NEVER;
     tailProbeAnswered(c, ack, dsack, now);

@@ -41,7 +41,7 @@ export class RttEstimator {
     this.reset();
   }
 
-  /** RTO anew from the estimate: after a sample, and after progress undid a back-off. */
+  /** RTO anew from the estimate. A back-off ends here, with a sample and not before (Karn; RFC 6298 5). */
   reset(): void {
     if (this.srtt === 0) return;
     const rto = this.srtt + Math.max(GRANULARITY_MS, 4 * this.rttVar);
