@@ -70,10 +70,6 @@ export class Ipv4View {
     return this.end - this.payloadOff;
   }
 
-  get tos(): number {
-    return getU8(this.buf, this.off + 1);
-  }
-
   get id(): number {
     return getU16(this.buf, this.off + 4);
   }

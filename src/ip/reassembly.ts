@@ -30,7 +30,7 @@ export interface ReassemblySink {
 }
 
 export interface ReassemblyOptions {
-  /** Default 30,000 ms after the first fragment. */
+  /** Default 30,000 ms after the first fragment. Deviation: RFC 1122 3.3.2 (SHOULD) says 60 to 120 s; 30 s as Linux (IP4-09). */
   readonly timeoutMs?: number;
   /** Packet memory in all, at least 64 KiB. Default 4 MiB. */
   readonly maxBytes?: number;

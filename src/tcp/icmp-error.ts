@@ -14,7 +14,7 @@ export type IcmpError = (typeof IcmpError)[keyof typeof IcmpError];
 
 /** RFC 1191 7.1: what an MTU of 0 in the message may mean; the next lower plateau. */
 const PLATEAUS = [65_535, 32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296];
-/** Smallest path MTU believed, as Linux. */
+/** Smallest path MTU believed. Deviation: RFC 1191 3 has 68; 552 as Linux, against forged messages (TCP-ICM-04). */
 const MTU_FLOOR = 552;
 
 /**

@@ -144,6 +144,7 @@ function synchronized(c: Connection, seg: SegmentView, now: Millis): Verdict {
   const wnd = Math.max(0, (c.rcvAdv - c.rcvNxt) | 0);
 
   // PAWS, RFC 7323 5.3 R1. RST is exempt; TS.Recent is void after 24 days of idleness.
+  // Deviation: a segment that lacks the agreed timestamp is taken (RFC 7323 3.2 SHOULD drop): some guests leave it out (TCP-OPT-16).
   if (c.tsOk && seg.hasTs && ((seg.tsVal - c.tsRecent) | 0) < 0 && !(seg.flags & FLAG_RST)) {
     if (now - c.tsRecentAt < c.env.limits.pawsIdleMs) {
       stats.pawsRejected++;
@@ -152,7 +153,8 @@ function synchronized(c: Connection, seg: SegmentView, now: Millis): Verdict {
     }
   }
 
-  // First: the sequence number. An empty segment exactly at the right edge is taken (TCP-SEQ-02).
+  // First: the sequence number.
+  // Deviation: an empty segment exactly at the right edge is taken, or two stacks might answer each other for ever (TCP-SEQ-02).
   const left = (seg.segSeq - c.rcvNxt) | 0;
   const segLen = seg.segLen;
   const acceptable = segLen === 0 ? left >= 0 && left <= wnd : left < wnd && left + segLen > 0;
@@ -290,8 +292,9 @@ function takeAck(c: Connection, seg: SegmentView, now: Millis): void {
       const data = Math.min((ack - c.sndUna) | 0, c.snd.used);
       onAckAndAdvance(c, seg, ack, duplicate, data, now);
     }
-    // RFC 9293: an older segment must not bring its window back. One that acknowledges more than any before is not older, though
-    // a guest that went back to resend numbers it lower: its window would stay unknown until it has caught up.
+    // RFC 9293: an older segment must not bring its window back.
+    // Deviation: one that acknowledges more than any before is not older, though a guest that went back to resend numbers it
+    // lower; by WL1 alone its window would stay unknown until it has caught up (TCP-SEQ-09).
     if (advances || seqLt(c.sndWl1, seg.segSeq) || (c.sndWl1 === seg.segSeq && seqLeq(c.sndWl2, ack))) {
       takeWindow(c, wnd);
       c.sndWl1 = seg.segSeq;

@@ -4,7 +4,7 @@
 export interface TcpLimits {
   /** First RTO, before any sample. RFC 6298 2.1. */
   readonly rtoInitialMs: number;
-  /** Floor of the RTO. RFC 6298 says 1 s; Linux and gVisor use 200 ms, and so does this link of sub-millisecond RTT. */
+  /** Floor of the RTO. Deviation: RFC 6298 2.4 (SHOULD) says 1 s; 200 ms as Linux and gVisor, on a link of sub-millisecond RTT (TCP-RTO-01). */
   readonly rtoMinMs: number;
   /** Ceiling of the RTO, at least 60 s. RFC 6298 2.5. */
   readonly rtoMaxMs: number;
@@ -13,8 +13,8 @@ export interface TcpLimits {
   /** Floor of the tail probe's time-out (RFC 8985 7.2: 2 SRTT), so that a busy host's scheduling does not look like loss. */
   readonly ptoMinMs: number;
   /**
-   * Added where one segment is in flight, for the guest may delay its acknowledgement. RFC 8985 7.2 takes 200 ms, which is no
-   * better than the RTO; Linux and Windows delay by 40 ms, the BSDs by 100.
+   * Added where one segment is in flight, for the guest may delay its acknowledgement. Deviation: RFC 8985 7.2 takes 200 ms, which is no
+   * better than the RTO; Linux and Windows delay by 40 ms, the BSDs by 100 (TCP-REC-08).
    */
   readonly ptoAckDelayMs: number;
   /** Longest delay of an acknowledgement; below 500 ms by RFC 9293 MUST-40, 40 ms as Linux. */
@@ -25,7 +25,7 @@ export interface TcpLimits {
   readonly synRetries: number;
   /** R2 for data: retransmissions of one segment without an answer. RFC 9293 3.8.3, Linux tcp_retries2. */
   readonly dataRetries: number;
-  /** TIME-WAIT. RFC 9293 has 2 MSL = 4 min; Linux and gVisor 60 s. */
+  /** TIME-WAIT. Deviation: RFC 9293 3.4.2 has 2 MSL = 4 min; 60 s as Linux and gVisor, for nothing here lives that long (TCP-TW-01). */
   readonly timeWaitMs: number;
   /** FIN-WAIT-2 with the host side gone. Linux tcp_fin_timeout. */
   readonly finWait2Ms: number;

@@ -16,7 +16,8 @@ export class NewReno implements CongestionControl {
 
   onAck(acked: number, mss: number): void {
     if (this.cwnd < this.ssthresh) {
-      // One ACK may stand for a whole batch here, so L = 2 per segment acknowledged, not per ACK: bytes are what is counted (TCP-REC-12).
+      // Deviation: RFC 3465 2.2 caps the growth at two segments an ACK; one ACK stands for a whole batch here, so bytes are counted
+      // as they are, which an ACK in pieces cannot raise (TCP-REC-12).
       this.cwnd += acked;
       return;
     }

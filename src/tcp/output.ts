@@ -1,6 +1,6 @@
 // What leaves a connection: retransmissions, new data, FIN, acknowledgements (RFC 9293 3.8), and the answers that stand for one
-// segment. It decides; the bytes of headers below TCP are the sink's. Sender's silly-window rule: RFC 9293 3.8.6.2.1; Nagle
-// is off by design, for the host's writes are the user's own.
+// segment. It decides; the bytes of headers below TCP are the sink's. Sender's silly-window rule: RFC 9293 3.8.6.2.1.
+// Deviation: there is no Nagle algorithm (RFC 9293 SHLD-7); the host's writes are the user's own, and leave at once (TCP-ACK-06).
 
 import { setU16, setU32 } from '../base/bytes.ts';
 import { type Millis, NEVER } from '../base/clock.ts';

@@ -44,8 +44,12 @@ export class ReceiveBuffer {
   /** Raises the target to `bytes`, if all flows together may promise that much. */
   raise(bytes: number): void {
     const to = Math.min(bytes, this.#max - ROUNDING_SLACK);
-    const more = to - Math.max(this.target, this.#initial);
-    if (more > 0 && this.#budget.take(more)) this.target = to;
+    const before = this.target;
+    const more = to - Math.max(before, this.#initial);
+    if (more <= 0 || !this.#budget.take(more)) return;
+    // Where the budget was short, idle flows gave theirs back, and this one may have been among them.
+    if (this.target === before) this.target = to;
+    else this.#budget.release(more);
   }
 
   /** An idle flow's target goes back to where it began; what the guest was shown stays true, but is not renewed. */
@@ -110,12 +114,6 @@ export class ReceiveBuffer {
 
   get pinned(): boolean {
     return this.#pinned;
-  }
-
-  /** Forgets what is held out of order (RFC 2018 8 allows it): memory is wanted elsewhere. */
-  forgetBeyond(): void {
-    this.beyond = 0;
-    if (this.ring.used === 0 && !this.#pinned) this.#release();
   }
 
   #release(): void {

@@ -61,6 +61,7 @@ export class SegmentView {
     this.dstPort = getU16(buf, off + 2);
     this.segSeq = getI32(buf, off + 4);
     this.segAck = getI32(buf, off + 8);
+    // Deviation: no ECN (RFC 9293 SHLD-8): nothing on this link marks packets, so its bits are not looked at (TCP-OPT-17).
     this.flags = buf[off + 13]! & 0x3f;
     this.segWnd = getU16(buf, off + 14);
     this.payloadOff = off + dataOff;

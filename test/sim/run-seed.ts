@@ -30,16 +30,19 @@ export function shrink(program: Program, report: string): Program {
   return best;
 }
 
-/** Runs a seed. @returns a report with the command that replays it; undefined if every rule held. */
-export function runSeed(seed: number): string | undefined {
+/**
+ * Runs a seed. @param smaller make a failing program smaller, which takes a while.
+ * @returns a report with the command that replays it; undefined if every rule held.
+ */
+export function runSeed(seed: number, smaller = true): string | undefined {
   const program = makeProgram(seed);
   const report = runProgram(program, 0);
   if (report === undefined) return undefined;
-  const small = shrink(program, report);
+  const small = smaller ? shrink(program, report) : program;
   return [
     `seed ${seed}: ${report.split('\n', 1)[0]}`,
     `replay: ISTHMUS_SEED=${seed} npm test -- test/sim/random-programs`,
-    `the smallest program found that fails so: ${JSON.stringify(small, inBrief)}`,
+    `${smaller ? 'the smallest program found that fails so' : 'program'}: ${JSON.stringify(small, inBrief)}`,
     `its last frames: ${runProgram(small, 80)}`,
   ].join('\n  ');
 }

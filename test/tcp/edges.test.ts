@@ -180,3 +180,41 @@ script('TCP-RTO-02 Karn: a backed-off RTO stays until a segment that was sent on
   s.guest({});
   must(s.connection!.rtt.rto === 200, `RTO is ${s.connection!.rtt.rto}`);
 });
+
+script('TCP-ASM-08 a FIN on data that memory refused is not remembered: it comes again with the data', (s) => {
+  s.establish();
+  const { slab } = s.stack;
+  const hoard: number[] = [];
+  for (let size = 8 * 1024 * 1024; size >= 4096; size /= 2) {
+    for (let off = slab.alloc(size); off >= 0; off = slab.alloc(size)) hoard.push(off);
+  }
+  s.guest({ data: 100, fin: true });
+  s.expect({ ack: 1 });
+  s.host.expectNoEof();
+  for (const off of hoard) slab.free(off);
+  // The guest cuts it otherwise this time: the FIN does not count before its own place.
+  s.guest({ seq: 1, data: 40 });
+  s.expect({ ack: 41 });
+  s.host.expectNoEof();
+  s.guest({ seq: 41, data: 60, fin: true });
+  s.expect({ ack: 102 });
+  s.host.expectRead(100);
+  s.host.expectEof();
+});
+
+script(
+  'TCP-KA-01 keepalive waits while data is in flight, and begins anew after it',
+  { limits: { keepaliveIdleMs: 60_000 } },
+  (s) => {
+    s.establish();
+    s.host.write(100);
+    s.lose({ data: 100 });
+    s.expectWithin(1000, { seq: 1, data: 100 });
+    s.advance(100);
+    s.guest({});
+    s.expectAfter(60_000, { seq: 100, ack: 1 }, 0.01);
+    s.guest({});
+    s.expectAfter(60_000, { seq: 100, ack: 1 }, 0.01);
+    s.guest({});
+  },
+);
