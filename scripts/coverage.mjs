@@ -27,8 +27,7 @@ function run(file, dir) {
 
 async function main() {
   await installPackages();
-  const build = process.env.COVERAGE_BUILD ?? '.build';
-  if (build === '.build') compile('tsconfig.test.json', { checked: false });
+  compile('tsconfig.test.json', { checked: false });
   const out = join(root, '.cache/coverage');
   const raw = join(out, 'raw');
   rmSync(out, { recursive: true, force: true });
@@ -37,7 +36,7 @@ async function main() {
   const left = readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' })
     .map((name) => `test/${name}`)
     .filter((name) => name.endsWith('.test.ts') && TESTS.some((folder) => name.startsWith(folder)))
-    .map((name) => join(root, build, name.replace(/\.ts$/, '.js')));
+    .map((name) => join(root, '.build', name.replace(/\.ts$/, '.js')));
   const failed = [];
   const worker = async () => {
     for (let file = left.shift(); file !== undefined; file = left.shift())

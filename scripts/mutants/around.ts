@@ -13,14 +13,6 @@ export const AROUND: readonly Mutant[] = [
       '    if (windowUpdateDue(this)) {\n      this.ackPending = false;',
     ],
     [
-      'tiny-window-updates',
-      'RFC 9293 MUST-39 (TCP-FCR-07)',
-      'every byte that the host takes is announced',
-      'receive-window',
-      'return gain >= Math.min(offered < this.rcvMss ? this.rcvMss : 2 * this.rcvMss, half);',
-      'return gain >= 1;',
-    ],
-    [
       'undelivered-bytes-forgotten',
       'RFC 2525 2.17 (TCP-FIN-09)',
       'a host that is gone with bytes unread ends with a FIN',
@@ -75,8 +67,8 @@ export const AROUND: readonly Mutant[] = [
       'RFC 7323 2.4 (TCP-FCR-09)',
       'the receive window stays as it began',
       'receive-window',
-      '    if (more > 0 && this.#budget.take(more)) this.target = to;\n',
-      '',
+      'if (this.target === before) this.target = to;',
+      'if (this.target === to) this.target = to;',
     ],
     [
       'budget-not-returned',
@@ -157,12 +149,12 @@ export const AROUND: readonly Mutant[] = [
       'if (!(flags & FLAG_SYN)) return Drop.TcpBadFlags;',
     ],
     [
-      'land',
+      'syn-to-loopback',
       'RFC 9293 MUST-57 (TCP-SYN-23)',
-      'a SYN to a group or loopback address opens a connection',
+      'a SYN to a loopback address opens a connection',
       'opening stack/tcp-demux',
-      'if (isMartianV4(ip.dst) || ip.src === ip.dst) return Drop.TcpMartian;',
-      'if (ip.src === ip.dst) return Drop.TcpMartian;',
+      'isLoopbackV4(ip.dst) || ',
+      '',
     ],
     [
       'port-zero',

@@ -141,6 +141,14 @@ export const SENDING: readonly Mutant[] = [
       '',
     ],
     [
+      'tiny-window-updates',
+      'RFC 9293 MUST-39 (TCP-FCR-07)',
+      'every byte that the host takes is announced',
+      'receive-window',
+      '  return gain >= Math.min(offered <',
+      '  if (gain > 0) return true;\n  return gain >= Math.min(offered <',
+    ],
+    [
       'receiver-silly-window',
       'RFC 9293 MUST-39 (TCP-FCR-06)',
       'small pieces of window are shown',

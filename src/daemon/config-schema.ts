@@ -78,6 +78,7 @@ export interface DefaultContext {
   /** User id of the process, -1 where there is none. */
   readonly uid: number;
   readonly network: Cidr4 | undefined;
+  readonly gateway: IpAddress | undefined;
 }
 
 /** One option. `name` is its flag (`--name`) and its key in the file; `ISTHMUS_NAME` its variable. */
@@ -206,7 +207,7 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     group: 'Network',
     placeholder: 'ADDRESS|none',
     parse: orNone(parseUnicastV4),
-    default: ({ network }) => (network === undefined ? undefined : lastHostOf(network)),
+    default: ({ network, gateway }) => (network === undefined ? undefined : lastHostOf(network, gateway)),
     defaultText: 'the last address but the broadcast (192.168.65.254)',
     help: "Address under which VMs reach the host's own loopback; none closes that way. Inside the network.",
   }),

@@ -120,11 +120,12 @@ function readEnvironment(env: ConfigInput['env']): { given: Map<OptionName, Give
 /** Picks each option's source by precedence and parses it. */
 class OptionReader {
   readonly #layers: readonly GivenValues[];
-  readonly #context: Omit<DefaultContext, 'network'>;
+  readonly #context: Omit<DefaultContext, 'network' | 'gateway'>;
   readonly #entries = new Map<OptionName, ConfigEntry>();
   network: Cidr4 | undefined;
+  gateway: IpAddress | undefined;
 
-  constructor(layers: readonly GivenValues[], context: Omit<DefaultContext, 'network'>) {
+  constructor(layers: readonly GivenValues[], context: Omit<DefaultContext, 'network' | 'gateway'>) {
     this.#layers = layers;
     this.#context = context;
   }
@@ -178,7 +179,7 @@ class OptionReader {
       const given = layer.get(name);
       if (given !== undefined) return given;
     }
-    const text = OPTIONS[name].default({ ...this.#context, network: this.network });
+    const text = OPTIONS[name].default({ ...this.#context, network: this.network, gateway: this.gateway });
     return { texts: text === undefined ? [] : [text], source: { kind: 'default', label: 'default' } };
   }
 }
@@ -196,6 +197,7 @@ function assemble(read: OptionReader, vmOptional: boolean): Config {
   const network = read.always('network');
   read.network = network;
   const gateway = read.always('gateway');
+  read.gateway = gateway;
   const hostAlias = read.always('host-alias');
   const config: Config = {
     vm: vm.map((link) => ({ ...link, mtu: mtu ?? (link.framing === 'qemu' ? 65520 : 1500) })),
@@ -247,8 +249,11 @@ function hostRange(network: Cidr4): string {
 }
 
 function checkAddresses({ network, gateway, hostAlias }: Config, read: OptionReader): void {
-  if (!isHostAddress(network, gateway))
-    read.fail('gateway', `"${gateway}" is not inside the network`, hostRange(network));
+  if (!isHostAddress(network, gateway)) {
+    const inside = gateway.isV4 && network.contains(gateway.v4);
+    const wrong = inside ? "is the network's own or broadcast address" : 'is not inside the network';
+    read.fail('gateway', `"${gateway}" ${wrong}`, hostRange(network));
+  }
   if (hostAlias === undefined) return;
   const expected = `${hostRange(network)}, other than the gateway; or none`;
   if (!isHostAddress(network, hostAlias)) read.fail('host-alias', `"${hostAlias}" is not inside the network`, expected);

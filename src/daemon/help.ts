@@ -58,9 +58,19 @@ function runHelp(): string {
   lines.push('', 'Other:');
   for (const [name, help] of Object.entries(RUN_SWITCHES))
     lines.push(`  --${name}${name === 'help' ? ', -h' : ''}`, ...wrap(help, INDENT));
-  lines.push('', `Exit codes: ${Object.values(ExitCode).join(', ')}; isthmus(1) lists their meanings.`);
+  lines.push('', 'Exit codes', ...EXIT_LINES.map(([code, meaning]) => `  ${String(code).padEnd(4)}${meaning}`));
   return `${lines.join('\n')}\n`;
 }
+
+const EXIT_LINES: readonly (readonly [ExitCode, string])[] = [
+  [ExitCode.Ok, 'ended as asked'],
+  [ExitCode.Unexpected, 'a mistake of isthmus itself, or ended by a second signal'],
+  [ExitCode.Usage, 'unknown command or flag, or a flag with a wrong value'],
+  [ExitCode.NoInput, 'a file that an option names cannot be read'],
+  [ExitCode.Unavailable, 'a socket, port or pid file is held by somebody else'],
+  [ExitCode.CannotCreate, 'a socket, pid file, capture or state directory cannot be made'],
+  [ExitCode.Config, 'a wrong value in the environment or the file, or values that contradict each other'],
+];
 
 function optionLines(name: OptionName): string[] {
   const { placeholder, repeatable, help, defaultText } = OPTIONS[name];

@@ -1,8 +1,9 @@
 // The network, wired: packet memory, stack, services, forwarders and links of one daemon. Each part gets its own slice of the
 // configuration; nothing here does a part's work.
 
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Millis } from '../base/clock.ts';
 import { LocalNames } from '../dns/local-names.ts';
 import { parseResolvConf } from '../dns/resolv-conf.ts';
@@ -156,7 +157,7 @@ class Network implements NetworkService {
       config.stateDir === undefined
         ? undefined
         : new LeaseFile({
-            path: join(config.stateDir, 'leases.json'),
+            path: join(config.stateDir, leaseFileName(config)),
             leases: this.#leases,
             identities: this.#identities,
             clock: this.#clock,
@@ -405,6 +406,18 @@ class Network implements NetworkService {
     for (const l of this.#listeners) l.totals().addTo(total);
     return total;
   }
+}
+
+/**
+ * One file for each set of links and network: daemons of different launchers share the default state directory, and none may
+ * overwrite another's leases. The same command line finds its own again.
+ */
+function leaseFileName(config: Config): string {
+  const links = config.vm.map(({ framing, transport }) =>
+    transport.kind === 'listen' ? `${framing}:${resolve(transport.path)}` : `${framing}:${transport.kind}`,
+  );
+  const identity = JSON.stringify([config.network.toString(), ...links.sort()]);
+  return `leases-${createHash('sha256').update(identity).digest('hex').slice(0, 12)}.json`;
 }
 
 type UdpSender = ConstructorParameters<typeof UdpForwarder>[0]['sender'];

@@ -192,6 +192,7 @@ export function parseDescriptor(text: string): number {
 }
 
 /** The network's last address but the broadcast. */
-export function lastHostOf(network: Cidr4): string {
-  return formatV4(network.broadcast - 1);
+export function lastHostOf(network: Cidr4, gateway: IpAddress | undefined): string {
+  const last = (network.broadcast - 1) | 0;
+  return formatV4(gateway?.v4 === last ? last - 1 : last);
 }

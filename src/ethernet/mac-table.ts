@@ -69,9 +69,10 @@ export class MacTable {
 
   /**
    * Notes that a frame from this address came in on `port`.
+   * @param own the address is known to be this port's: it moves here at once.
    * @returns EthMacTableFull when a cap is reached, EthMacTaken when the address is in use on another port; the frame is to be dropped.
    */
-  learn(hi: number, lo: number, port: number, now: Millis): Drop {
+  learn(hi: number, lo: number, port: number, now: Millis, own = false): Drop {
     let i = this.#find(hi, lo);
     const old = this.#port[i]!;
     if (old === port) {
@@ -79,7 +80,7 @@ export class MacTable {
       return Drop.None;
     }
     if (old !== 0) {
-      if (now - this.#seen[i]! < this.#moveHoldMs) {
+      if (!own && now - this.#seen[i]! < this.#moveHoldMs) {
         this.moveRefused++;
         return Drop.EthMacTaken;
       }

@@ -168,16 +168,17 @@ export class Neighbours {
   /**
    * Notes that `ip` is at the MAC at `macOff` of `mac` on `port`; packets that waited go to the sink.
    * Call it for ARP messages that `judgeArp` trusts, leases given, and packets from guests: it costs a lookup when nothing changed.
+   * @param own the MAC is known to be this port's: the address moves here at once.
    * @returns false if a cap was reached, or if the address is in use on another port (counted).
    */
-  learn(ip: number, mac: Uint8Array, macOff: number, port: number, now: Millis): boolean {
+  learn(ip: number, mac: Uint8Array, macOff: number, port: number, now: Millis, own = false): boolean {
     let n = this.#byIp.get(ip);
     if (n !== undefined && n.portId === port && n.state === NeighbourState.Reachable) {
       if (!equalMac(n.mac, 0, mac, macOff)) copyMac(mac, macOff, n.mac, 0);
       n.heardAt = now;
       return true;
     }
-    if (n !== undefined && n.portId !== 0 && n.portId !== port && now - n.heardAt < this.#moveHoldMs) {
+    if (!own && n !== undefined && n.portId !== 0 && n.portId !== port && now - n.heardAt < this.#moveHoldMs) {
       this.moveRefused++;
       return false;
     }

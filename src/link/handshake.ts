@@ -53,6 +53,8 @@ export class VpnkitHandshake {
   failure = '';
   /** As `identify` gave it; empty before that, or if it refused. */
   uuid = '';
+  /** Given to the client. */
+  mac: Uint8Array | undefined = undefined;
 
   /**
    * @param mtu told to the client.
@@ -104,6 +106,7 @@ export class VpnkitHandshake {
         : this.#identities.identify(text);
     if (identity.ok) {
       this.uuid = identity.uuid;
+      this.mac = identity.mac;
       this.#send(vifResponse(this.#mtu, identity.mac));
       this.state = 'done';
       return;

@@ -75,6 +75,7 @@ export class VmLink {
   #ended = false;
   /** The identity that the handshake told, to be given back. */
   #uuid = '';
+  #mac: Uint8Array | undefined;
 
   /** @param onGone the link has ended and holds nothing any more. */
   constructor(
@@ -205,7 +206,8 @@ export class VmLink {
     const mtuTold = this.format === 'vpnkit';
     const now = this.#context.clock.now();
     this.#now = now;
-    this.#port = this.#context.host.attach(writer, { name: this.name, mtu: this.mtu, mtuTold }, now);
+    const identity = this.#mac === undefined ? {} : { mac: this.#mac };
+    this.#port = this.#context.host.attach(writer, { name: this.name, mtu: this.mtu, mtuTold, ...identity }, now);
     // The stack may have turned the VM away at once.
     if (this.#ended) this.#port.close(now);
   }
@@ -246,6 +248,7 @@ export class VmLink {
     if (handshake.state === 'done') {
       this.#cancelTimer?.();
       this.#uuid = handshake.uuid;
+      this.#mac = handshake.mac;
       this.#handshake = undefined;
       this.#attach();
       return !this.#ended;

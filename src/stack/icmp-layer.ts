@@ -175,7 +175,9 @@ export class IcmpLayer {
     now: Millis,
   ): void {
     emitUdpQuote(this.#scratch, 0, guest, guestPort, remote, remotePort, payloadLen);
-    this.#send(port, mac, ICMP_UNREACHABLE, code, mtu, this.#config.gateway, guest, this.#scratch, 0, UDP_QUOTE, now);
+    // What the destination itself says comes from the destination (RFC 1122 3.2.2.1), as far as it is one of ours.
+    const from = remote === this.#config.hostAlias ? remote : this.#config.gateway;
+    this.#send(port, mac, ICMP_UNREACHABLE, code, mtu, from, guest, this.#scratch, 0, UDP_QUOTE, now);
   }
 
   /** A guest's SYN that the host could not follow. */

@@ -50,6 +50,8 @@ export interface LinkInfo {
   readonly mtu: number;
   /** True when the handshake told the guest its MTU, so that frames up to it need no proof first (vpnkit). */
   readonly mtuTold: boolean;
+  /** The MAC that the handshake gave this VM (vpnkit): several connections of one VM may have the same. */
+  readonly mac?: Uint8Array;
 }
 
 /** Where links attach. Implemented by the stack. */

@@ -6,6 +6,7 @@
 // link's read: `endTurn`, which lets every connection that was touched tell its owner and send, and flushes each VM's batch
 // with one write. A turn that the host side causes (bytes from a socket, a deadline) ends the same way.
 
+import { getU16 } from '../base/bytes.ts';
 import { Checksummer } from '../base/checksum.ts';
 import type { Millis } from '../base/clock.ts';
 import { Drop } from '../base/drop.ts';
@@ -29,11 +30,12 @@ import {
   emitEthernet,
   FrameView,
 } from '../ethernet/frame.ts';
-import { BROADCAST_MAC } from '../ethernet/mac.ts';
+import { BROADCAST_MAC, equalMac } from '../ethernet/mac.ts';
 import { MacTable } from '../ethernet/mac-table.ts';
 import { type Neighbour, type NeighbourSink, Neighbours } from '../ethernet/neighbours.ts';
 import { type Cidr4, IpAddress } from '../ip/address.ts';
 import {
+  IPV4_HEADER,
   IpIds,
   Ipv4View,
   isBroadcastOrGroup,
@@ -44,6 +46,7 @@ import {
   PROTO_UDP,
 } from '../ip/ipv4.ts';
 import { Ipv4Reassembler, REASSEMBLY_COMPLETE, REASSEMBLY_HELD, type ReassemblySink } from '../ip/reassembly.ts';
+import { UDP_HEADER } from '../ip/udp.ts';
 import type { TcpFlow } from '../tcp/flow.ts';
 import type { TcpLimits } from '../tcp/limits.ts';
 import { EgressWriter } from './egress.ts';
@@ -51,7 +54,7 @@ import { IcmpLayer } from './icmp-layer.ts';
 import type { DatagramAcceptor, Egress, FlowAcceptor, GuestConnector, LinkHost, LinkInfo, LinkPort } from './ports.ts';
 import { StackStats } from './stats.ts';
 import { TcpLayer, type TcpUplink } from './tcp-layer.ts';
-import { UdpLayer } from './udp-layer.ts';
+import { DHCP_CLIENT_PORT, DHCP_SERVER_PORT, UdpLayer } from './udp-layer.ts';
 import { type Path, type PortOwner, VmPort } from './vm-port.ts';
 
 /** How long a MAC or address heard on one port stays its own against another port that claims it. */
@@ -221,7 +224,9 @@ export class Stack
     if (drop !== Drop.None) return drop;
     // Nobody speaks with the gateway's own MAC.
     if (frame.isFrom(this.config.mac, 0)) return Drop.EthBadSource;
-    const learned = this.macTable.learn(frame.srcHi, frame.srcLo, port.id, now);
+    // A MAC that the handshake gave to this very VM is its own, also while another connection of it talks.
+    const own = port.info.mac !== undefined && frame.isFrom(port.info.mac, 0);
+    const learned = this.macTable.learn(frame.srcHi, frame.srcLo, port.id, now, own);
     if (learned !== Drop.None) return learned;
     // Nor for its addresses, be it to us or to another VM.
     if (frame.etherType === ETHERTYPE_ARP && this.#claimsOurs()) return Drop.ArpMalformed;
@@ -307,7 +312,7 @@ export class Stack
     const frame = this.#frame;
     const ip = this.#ip;
     const drop = ip.wrap(frame.buf, frame.payloadOff, frame.end);
-    if (drop !== Drop.None) return drop;
+    if (drop !== Drop.None && !(drop === Drop.Ip4BadChecksum && isUnsummedDhcp(ip))) return drop;
     const { src, dst } = ip;
     // 0.0.0.0 is a client that asks for its address (RFC 2131 4.1), and only that.
     const unspecified = src === 0 && ip.protocol === PROTO_UDP;
@@ -353,7 +358,8 @@ export class Stack
   // --- Neighbours.
 
   #learn(port: VmPort, ip: number, mac: Uint8Array, macOff: number, now: Millis): boolean {
-    if (!this.neighbours.learn(ip, mac, macOff, port.id, now)) return false;
+    const own = port.info.mac !== undefined && equalMac(mac, macOff, port.info.mac, 0);
+    if (!this.neighbours.learn(ip, mac, macOff, port.id, now, own)) return false;
     port.note(ip, mac, macOff, now);
     return true;
   }
@@ -419,3 +425,14 @@ export class Stack
 }
 
 const NO_MAC = new Uint8Array(6);
+
+/**
+ * VPNKit's Go client asks for its address with both checksums 0, for ever until it is answered: a header without a checksum is taken,
+ * if it is a DHCP client's and nothing else.
+ */
+function isUnsummedDhcp(ip: Ipv4View): boolean {
+  if (getU16(ip.buf, ip.off + 10) !== 0 || ip.headerLength !== IPV4_HEADER || ip.payloadLength < UDP_HEADER)
+    return false;
+  if (ip.protocol !== PROTO_UDP || ip.src !== 0 || ip.isFragment) return false;
+  return getU16(ip.buf, ip.payloadOff) === DHCP_CLIENT_PORT && getU16(ip.buf, ip.payloadOff + 2) === DHCP_SERVER_PORT;
+}

@@ -9,7 +9,7 @@ import { Drop } from '../base/drop.ts';
 import { type Random, randomBelow } from '../base/random.ts';
 import { SipHash } from '../base/sip-hash.ts';
 import type { Slab } from '../base/slab.ts';
-import { IpAddress, isMartianV4 } from '../ip/address.ts';
+import { IpAddress, isLoopbackV4, isMulticastV4 } from '../ip/address.ts';
 import { UNREACHABLE_HOST, UNREACHABLE_NET, UNREACHABLE_PROHIBITED } from '../ip/icmp.ts';
 import { type Ipv4View, PROTO_TCP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
 import { Connection } from '../tcp/connection.ts';
@@ -153,7 +153,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   #unknown(port: VmPort, ip: Ipv4View, macBuf: Uint8Array, srcMacOff: number, now: Millis, issAbove?: number): Drop {
     const seg = this.#seg;
     const { flags } = seg;
-    if (isMartianV4(ip.dst) || ip.src === ip.dst) return Drop.TcpMartian;
+    // TCP-SYN-23. Other addresses that nobody has (240/4, 0/8) are the forwarder's to refuse.
+    if (ip.dst === 0 || isLoopbackV4(ip.dst) || isMulticastV4(ip.dst) || ip.src === ip.dst) return Drop.TcpMartian;
     if (flags & FLAG_RST) return Drop.TcpNoFlow;
     if (flags & FLAG_ACK) {
       this.#resetFor(port.pathTo(macBuf, srcMacOff), ip.dst, ip.src, now);

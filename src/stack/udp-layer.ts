@@ -26,8 +26,8 @@ import type { StackConfig } from './stack.ts';
 import type { StackStats } from './stats.ts';
 import type { VmPort } from './vm-port.ts';
 
-const DHCP_SERVER_PORT = 67;
-const DHCP_CLIENT_PORT = 68;
+export const DHCP_SERVER_PORT = 67;
+export const DHCP_CLIENT_PORT = 68;
 
 export class UdpLayer implements DatagramSender {
   readonly #config: StackConfig;

@@ -48,7 +48,7 @@ t.test('every option has its section in docs/configuration.md: flag, variable, k
     t.ok(section.includes(`| environment | \`${envNameOf(name)}`), `${name}: variable`);
     t.ok(section.includes('| file | '), `${name}: key`);
     t.ok(section.includes('| default | '), `${name}: default`);
-    const literal = OPTIONS[name].default({ env: {}, uid: 1000, network: undefined });
+    const literal = OPTIONS[name].default({ env: {}, uid: 1000, network: undefined, gateway: undefined });
     if (literal === OPTIONS[name].defaultText)
       t.ok(section.includes(`| default | \`${literal}\``), `${name}: ${literal}`);
   }

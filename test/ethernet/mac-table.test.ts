@@ -73,3 +73,12 @@ t.test('behaves as a map under any sequence of learning and dropping', (t) => {
   );
   t.end();
 });
+
+t.test("an address that is known to be a port's own moves there at once, also from a port that is talking", (t) => {
+  const table = new MacTable(random, { moveHoldMs: 1000 });
+  t.equal(table.learn(0x0250, 7, 1, 0), Drop.None);
+  t.equal(table.learn(0x0250, 7, 2, 10), Drop.EthMacTaken);
+  t.equal(table.learn(0x0250, 7, 2, 10, true), Drop.None);
+  t.equal(table.lookup(0x0250, 7, 10), 2);
+  t.end();
+});

@@ -4,7 +4,7 @@
 import { RefuseReason } from '../../src/tcp/flow.ts';
 import { SeededRandom } from '../helpers/seeded-random.ts';
 import { CLEAN, type FaultProfile, type Span } from './faulty-link.ts';
-import type { PeerTcpOptions } from './simple-connection.ts';
+import type { PeerTcpOptions } from './simple-tcp.ts';
 
 export type Op =
   | 'write'

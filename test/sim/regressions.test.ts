@@ -1,13 +1,17 @@
 // What the simulation has found, each as the smallest run that shows it.
 
 import t from 'tap';
+import { Slab } from '../../src/base/slab.ts';
 import { IpAddress } from '../../src/ip/address.ts';
+import { DEFAULT_TCP_LIMITS } from '../../src/tcp/limits.ts';
+import { ReceiveBuffer } from '../../src/tcp/receive-buffer.ts';
 import { State } from '../../src/tcp/state.ts';
+import { WindowBudget } from '../../src/tcp/window-budget.ts';
 import { CLEAN, type FaultProfile } from './faulty-link.ts';
 import type { Action, FlowPlan, Program } from './program.ts';
 import { pathProgram, type QualityCase } from './quality.ts';
-import type { PeerTcpOptions } from './simple-connection.ts';
 import { SimpleConnection } from './simple-connection.ts';
+import type { PeerTcpOptions } from './simple-tcp.ts';
 import { World } from './world.ts';
 
 const PEER: PeerTcpOptions = {
@@ -169,4 +173,16 @@ t.test('TCP-REC-02 a duplicate SYN, half a minute late, makes no second connecti
   t.equal(world.runs[0]!.hosts.filter((h) => h.established).length, 1);
   t.ok(world.runs[0]!.pair.guest instanceof SimpleConnection);
   t.equal(world.stack.tcp.table.find(IpAddress.v4(0), 1, IpAddress.v4(0), 1), undefined);
+});
+
+t.test('TCP-FCR-10 a flow whose own window is taken back while it asks for more is not counted wrongly', async (t) => {
+  const limits = { ...DEFAULT_TCP_LIMITS, rcvBufInitial: 16_384 };
+  const budget: WindowBudget = new WindowBudget(60_000, () => buffer.lower());
+  const buffer: ReceiveBuffer = new ReceiveBuffer(new Slab(new Uint8Array(1 << 20)), limits, budget);
+  buffer.raise(32_768);
+  t.equal(budget.promised, 16_384);
+  buffer.raise(76_384);
+  t.equal(budget.promised, buffer.target - limits.rcvBufInitial);
+  buffer.close();
+  t.equal(budget.promised, 0);
 });

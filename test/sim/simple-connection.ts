@@ -5,41 +5,16 @@
 
 import { ACK, FIN, PSH, RST, type Segment, SYN } from '../helpers/peer-frame.ts';
 import { fail, type Outcome, type Pair, type SimEnd } from './ends.ts';
-import { Alarm, type Timeline } from './timeline.ts';
-
-export interface PeerTcpOptions {
-  sack: boolean;
-  dsack: boolean;
-  ts: boolean;
-  /** Window scale offered; -1: none. */
-  shift: number;
-  mss: number;
-  rcvBuf: number;
-  /** Most bytes in flight. */
-  cwnd: number;
-  /** Segments per acknowledgement; with more than one, 40 ms of delay. */
-  ackEvery: number;
-  fastRetransmit: boolean;
-  /** Window probes carry a byte. */
-  probeByte: boolean;
-}
-
-/** What a connection asks of its machine. */
-export interface PeerMachine {
-  readonly timeline: Timeline;
-  /** @param seq, ack any integers, taken modulo 2^32. */
-  transmit(c: SimpleConnection, flags: number, seq: number, ack: number, fields: SegmentFields): void;
-}
-
-export interface SegmentFields {
-  win: number;
-  mss?: number;
-  ws?: number;
-  sackOk?: boolean;
-  ts?: readonly [number, number];
-  sack?: readonly (readonly [number, number])[];
-  payload?: Uint8Array;
-}
+import {
+  checkSack,
+  checkText,
+  HeldRanges,
+  type PeerMachine,
+  type PeerTcpOptions,
+  type SegmentFields,
+  unwrap,
+} from './simple-tcp.ts';
+import { Alarm } from './timeline.ts';
 
 const NONE = new Uint8Array(0);
 const NEVER = Number.POSITIVE_INFINITY;
@@ -47,11 +22,6 @@ const MIN_RTO_MS = 200;
 const MAX_RTO_MS = 8000;
 const SYN_TRIES = 14;
 const DELACK_MS = 40;
-
-/** The offset nearest to `near` that is `wire` modulo 2^32 behind `isn`. */
-function unwrap(wire: number, isn: number, near: number): number {
-  return near + ((wire - ((isn + near) | 0)) | 0);
-}
 
 export class SimpleConnection implements SimEnd {
   readonly label: string;
@@ -98,7 +68,7 @@ export class SimpleConnection implements SimEnd {
   #advEdge = 0;
   #rcvShift = 0;
   #rcvBuf: number;
-  #held: [number, number][] = [];
+  readonly #held = new HeldRanges();
   #finAt = -1;
   #taken = 0;
   #allowance = NEVER;
@@ -197,10 +167,6 @@ export class SimpleConnection implements SimEnd {
     if (!this.finished) this.#end('vanished', '');
   }
 
-  forsake(): void {
-    this.abort();
-  }
-
   resize(bytes: number): void {
     this.#rcvBuf = bytes;
     if (!this.established || this.finished) return;
@@ -244,7 +210,8 @@ export class SimpleConnection implements SimEnd {
       this.#una = 1;
       this.#isOpen();
     }
-    this.#checkSack(s, ack);
+    if (s.sack.length > 0 && !this.#sack) fail(`${this.label}: SACK without agreement`);
+    checkSack(this.label, s, this.#isn, ack, this.#max);
     this.#onAck(s, off, end + fin - off, ack);
     if (s.payload.length > 0 || fin) this.#onText(s, off, end, fin);
     else if (off < this.#rcvNxt) this.#sendAck();
@@ -295,20 +262,11 @@ export class SimpleConnection implements SimEnd {
     this.#backoff = 0;
   }
 
+  readonly forsake = (): void => this.abort();
+
   /** A refusal by ICMP. */
   unreachable(): void {
     if (this.outcome === 'opening' && this.#active) this.#end('refused', 'unreachable');
-  }
-
-  /** RFC 2018, RFC 2883: blocks name what was sent, above the acknowledgement but for a duplicate in front. */
-  #checkSack(s: Segment, ack: number): void {
-    if (s.sack.length > 0 && !this.#sack) fail(`${this.label}: SACK without agreement`);
-    s.sack.forEach(([l, r], i) => {
-      const left = unwrap(l, this.#isn, ack);
-      const right = unwrap(r, this.#isn, ack);
-      if (left >= right || right > this.#max) fail(`${this.label}: SACK ${left}:${right} of 0:${this.#max}`);
-      if (i > 0 && left <= ack) fail(`${this.label}: SACK ${left}:${right} at ack ${ack}`);
-    });
   }
 
   #onAck(s: Segment, off: number, segLen: number, ack: number): void {
@@ -339,7 +297,7 @@ export class SimpleConnection implements SimEnd {
   }
 
   #onText(s: Segment, off: number, end: number, fin: number): void {
-    this.#verify(s, off);
+    checkText(this.label, this.#pair, s, off);
     if (this.#discard && end > this.#rcvNxt && s.payload.length > 0) {
       this.abort();
       return;
@@ -349,15 +307,13 @@ export class SimpleConnection implements SimEnd {
     const hi = Math.min(end, this.#advEdge);
     if (s.payload.length > 0) {
       if (off < this.#rcvNxt) this.#dsack = [off, Math.min(end, this.#rcvNxt)];
-      else if (this.#isHeld(lo, hi)) this.#dsack = [lo, hi];
+      else if (this.#held.has(lo, hi)) this.#dsack = [lo, hi];
     }
-    if (hi > lo) this.#hold(lo, hi);
+    if (hi > lo) this.#held.add(lo, hi);
     if (fin === 1 && (end <= this.#advEdge || end === this.#rcvNxt)) this.#finAt = end;
-    while (this.#held.length > 0 && this.#held[0]![0] <= this.#rcvNxt) {
-      this.#rcvNxt = Math.max(this.#rcvNxt, this.#held.shift()![1]);
-    }
+    this.#rcvNxt = this.#held.takeFrom(this.#rcvNxt);
     if (this.#finAt === this.#rcvNxt) this.#rcvNxt++;
-    const inOrder = off <= before && this.#rcvNxt > before && this.#held.length === 0 && fin === 0;
+    const inOrder = off <= before && this.#rcvNxt > before && this.#held.list.length === 0 && fin === 0;
     this.#take(false);
     if (!inOrder || ++this.#ackWaits >= this.#o.ackEvery) this.#sendAck();
     else if (this.#ackAt === NEVER) {
@@ -366,39 +322,9 @@ export class SimpleConnection implements SimEnd {
     }
   }
 
-  #verify(s: Segment, off: number): void {
-    if (off < 1) {
-      // Keepalive-like probes repeat a byte left of everything; they carry none here.
-      if (s.payload.length > 0) fail(`${this.label}: data at offset ${off}`);
-      return;
-    }
-    const writer = this.#pair.host;
-    const bad = this.#pair.toGuest.differs(s.payload, 0, s.payload.length, off - 1);
-    if (bad >= 0) fail(`${this.label}: byte ${bad} on the wire is not what was sent`);
-    if (writer === undefined || off - 1 + s.payload.length > writer.written) {
-      fail(`${this.label}: segment with bytes that were never written`);
-    }
-    const finAt = off + s.payload.length;
-    if (s.flags & FIN && (!writer.shut || writer.written + 1 !== finAt)) {
-      fail(`${this.label}: FIN at ${finAt}, ${writer.written} bytes written, ${writer.shut ? '' : 'not '}shut`);
-    }
-  }
-
-  #isHeld(lo: number, hi: number): boolean {
-    return this.#held.some(([l, r]) => l <= lo && hi <= r);
-  }
-
-  #hold(lo: number, hi: number): void {
-    const apart = this.#held.filter(([l, r]) => r < lo || l > hi);
-    const joined = this.#held.filter(([l, r]) => r >= lo && l <= hi);
-    const left = Math.min(lo, ...joined.map(([l]) => l));
-    const right = Math.max(hi, ...joined.map(([, r]) => r));
-    this.#held = [...apart, [left, right] as [number, number]].sort((a, b) => a[0] - b[0]);
-  }
-
   /** SACK reneging (RFC 2018 8): what is held out of order is forgotten. */
   renege(): void {
-    this.#held = [];
+    this.#held.clear();
   }
 
   // --- Reading.
@@ -478,16 +404,14 @@ export class SimpleConnection implements SimEnd {
   }
 
   #sackBlocks(): [number, number][] {
-    const blocks: (readonly [number, number])[] = this.#held.slice(-3).reverse();
+    const blocks: (readonly [number, number])[] = this.#held.list.slice(-3).reverse();
     if (this.#dsack !== undefined && this.#o.dsack && this.#dsack[1] > this.#dsack[0]) blocks.unshift(this.#dsack);
     this.#dsack = undefined;
     return blocks.slice(0, 3).map(([l, r]) => [this.#irs + l, this.#irs + r]);
   }
 
-  #sendAck(): void {
-    // RFC 9293's SND.NXT: the highest, also while older data is being sent again.
-    this.#send(ACK, this.#max, NONE);
-  }
+  /** With RFC 9293's SND.NXT: the highest, also while older data is being sent again. */
+  readonly #sendAck = (): void => this.#send(ACK, this.#max, NONE);
 
   /** Sends what the windows allow from #nxt on. */
   #pump(): void {
@@ -565,9 +489,7 @@ export class SimpleConnection implements SimEnd {
     this.#rtoAt = this.#machine.timeline.now + Math.min(this.#rto * 2 ** this.#backoff, MAX_RTO_MS);
   }
 
-  #arm(): void {
-    this.#alarm.set(Math.min(this.#rtoAt, this.#ackAt));
-  }
+  readonly #arm = (): void => this.#alarm.set(Math.min(this.#rtoAt, this.#ackAt));
 
   #end(outcome: Outcome, reason: string): void {
     this.outcome = outcome;

@@ -16,7 +16,8 @@ import {
 } from '../helpers/peer-frame.ts';
 import { fail, type Pair, type SimEnd } from './ends.ts';
 import type { SimGuest } from './guest.ts';
-import { type PeerMachine, type PeerTcpOptions, type SegmentFields, SimpleConnection } from './simple-connection.ts';
+import { SimpleConnection } from './simple-connection.ts';
+import type { PeerMachine, PeerTcpOptions, SegmentFields } from './simple-tcp.ts';
 import type { Timeline } from './timeline.ts';
 
 const NONE = new Uint8Array(0);

@@ -150,3 +150,20 @@ t.test('a link that does not drain loses the answer, counted, and the next one c
   t.equal(typeOf(a.send(shout({ type: DISCOVER, mac: a.mac }))[0]), 2);
   t.end();
 });
+
+t.test('a client that leaves out the IP checksum too (VPNKit) is served; nothing else without one is', (t) => {
+  const { rig, a } = served();
+  const bare = shout({ type: DISCOVER, mac: a.mac });
+  bare[24] = 0;
+  bare[25] = 0;
+  t.equal(typeOf(a.send(bare)[0]), 2, 'OFFER');
+  const other = a.udp(GATEWAY, 68, 53, [1, 2, 3]);
+  other[24] = 0;
+  other[25] = 0;
+  t.same(a.send(other), []);
+  const wrong = shout({ type: DISCOVER, mac: a.mac });
+  wrong[24] = wrong[24]! ^ 1;
+  t.same(a.send(wrong), []);
+  t.match(rig.drops(), { Ip4BadChecksum: 2 });
+  t.end();
+});

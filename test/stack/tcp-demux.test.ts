@@ -65,10 +65,19 @@ t.test('resets for no connection are limited, and what they cost another VM is n
   t.end();
 });
 
+t.test('addresses that nobody has are refused by the forwarder, not dropped: the guest is told', (t) => {
+  const { rig, a } = two();
+  rig.onSyn = (owner) => owner.flow.refuse('net-unreachable', rig.now);
+  for (const dst of ['240.0.0.1', '0.0.0.1']) {
+    t.match(a.send(a.tcp(dst, to(80, 80, SYN))), [{ icmp: { type: 3, code: 0 } }], dst);
+  }
+  t.end();
+});
+
 t.test('TCP-SYN-23 LAND, loopback, groups and broadcast: dropped silently, in both directions', (t) => {
   const { rig, a } = two();
-  for (const dst of [a.ip, '127.0.0.1', '0.0.0.1', '240.0.0.1']) t.same(a.send(a.tcp(dst, to(80, 80, SYN))), [], dst);
-  t.same(rig.drops(), { TcpMartian: 4 });
+  for (const dst of [a.ip, '127.0.0.1', '0.0.0.0']) t.same(a.send(a.tcp(dst, to(80, 80, SYN))), [], dst);
+  t.same(rig.drops(), { TcpMartian: 3 });
   for (const src of [OUTSIDE, '127.0.0.1', '0.0.0.0', '224.0.0.1', '255.255.255.255', GATEWAY]) {
     t.same(
       a.send(
