@@ -15,7 +15,7 @@ import { errnoOf, refuseReasonOf } from './errno.ts';
 
 /** Reads of at least this size move a flow to reading into its own ring. */
 const BULK_BYTES = 32 * 1024;
-/** Longest read into the ring. */
+/** A read into the ring is to be this long, if the ring may grow so far: few large reads, and writes as large behind them. */
 const LEND_BYTES = 256 * 1024;
 /** Bytes of the shared read buffer. */
 export const SCRATCH_BYTES: number = 64 * 1024;
@@ -166,7 +166,7 @@ export class HostFlow implements FlowOwner {
     const free = this.flow.writable;
     if (free < SCRATCH_BYTES) return scratch.subarray(0, Math.max(free, PAUSE_BYTES));
     if (this.#lastRead < BULK_BYTES || this.#paused || this.#spill !== undefined) return scratch;
-    const room = this.flow.room(BULK_BYTES);
+    const room = this.flow.room(LEND_BYTES);
     if (room < BULK_BYTES) {
       // Too short a piece at the ring's end: this read goes through the scratch buffer and wraps round.
       if (room > 0) this.flow.commit(0, 0);
