@@ -1,6 +1,8 @@
 // The one packet memory: a WebAssembly.Memory of fixed size, so that a SIMD kernel can work on it in place, and its slab.
 // It owns creation only; blocks are handed out by base/slab. Pages become resident when touched and are never given back.
 
+import type { SumKernel } from '../base/checksum.ts';
+import { CHECKSUM_KERNEL } from '../base/checksum-kernel.ts';
 import { SLAB_MIN_BLOCK, Slab } from '../base/slab.ts';
 import { ExitCode } from './exit-code.ts';
 import { OperatorError } from './operator-error.ts';
@@ -16,7 +18,11 @@ export interface WasmMemory {
   readonly buffer: ArrayBuffer;
 }
 
-declare const WebAssembly: { readonly Memory: new (limits: { initial: number; maximum: number }) => WasmMemory };
+declare const WebAssembly: {
+  readonly Memory: new (limits: { initial: number; maximum: number }) => WasmMemory;
+  readonly Module: new (bytes: Uint8Array) => object;
+  readonly Instance: new (module: object, imports: object) => { readonly exports: { readonly sumBlocks: SumKernel } };
+};
 
 /** The memory, a byte view of all of it, and its allocator. */
 export interface PacketMemory {
@@ -24,6 +30,8 @@ export interface PacketMemory {
   /** A Buffer, so that sockets read into it and write from it without wrapping. */
   readonly mem: Buffer<ArrayBuffer>;
   readonly slab: Slab;
+  /** The checksum kernel over this memory; undefined where this engine has no SIMD. */
+  readonly sumKernel: SumKernel | undefined;
 }
 
 /**
@@ -52,5 +60,14 @@ export function createPacketMemory(bytes: number): PacketMemory {
     });
   }
   const mem = Buffer.from(memory.buffer);
-  return { memory, mem, slab: new Slab(mem) };
+  return { memory, mem, slab: new Slab(mem), sumKernel: loadKernel(memory) };
+}
+
+/** The plain loop gives the same sums where the kernel cannot be had. */
+function loadKernel(memory: WasmMemory): SumKernel | undefined {
+  try {
+    return new WebAssembly.Instance(new WebAssembly.Module(CHECKSUM_KERNEL), { env: { memory } }).exports.sumBlocks;
+  } catch {
+    return undefined;
+  }
 }

@@ -7,7 +7,7 @@
 // with one write. A turn that the host side causes (bytes from a socket, a deadline) ends the same way.
 
 import { getU16 } from '../base/bytes.ts';
-import { Checksummer } from '../base/checksum.ts';
+import { Checksummer, type SumKernel } from '../base/checksum.ts';
 import type { Millis } from '../base/clock.ts';
 import { Drop } from '../base/drop.ts';
 import type { Random } from '../base/random.ts';
@@ -69,6 +69,8 @@ export interface StackConfig {
   /** The gateway's and host alias's MAC, 6 bytes. */
   readonly mac: Uint8Array;
   readonly tcp: TcpLimits;
+  /** Over the slab's memory; the plain loop without. */
+  readonly sumKernel?: SumKernel | undefined;
 }
 
 /** What the stack asks of its shell. */
@@ -123,7 +125,7 @@ export class Stack
     this.#hooks = hooks;
     this.#datagrams = datagrams;
     this.#isOurs = (ip) => this.isOurs(ip);
-    const summer = new Checksummer(slab.mem);
+    const summer = new Checksummer(slab.mem, config.sumKernel);
     this.egress = new EgressWriter(slab.mem, summer, config.mac, new IpIds(random), this.stats, () => this.onAwake());
     this.macTable = new MacTable(random, { moveHoldMs: MOVE_HOLD_MS });
     this.neighbours = new Neighbours(this, { moveHoldMs: MOVE_HOLD_MS });
