@@ -2,7 +2,7 @@
 // of them and writes docs/mutants.md. It fails when a mutant survives, when a text to change is gone, or when the tests fail
 // without any change.
 
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MUTANTS } from './mutants/all.ts';
@@ -87,7 +87,7 @@ async function main(): Promise<boolean> {
     if (wanted.length === 0) writeFileSync(join(projectRoot, 'docs/mutants.md'), mutantsPage(killers));
     return true;
   } finally {
-    for (const bench of benches) bench.remove();
+    rmSync(join(projectRoot, '.build-mutants'), { recursive: true, force: true });
   }
 }
 

@@ -2,12 +2,13 @@
 
 import { AROUND } from './around.ts';
 import type { Mutant } from './mutant.ts';
+import { READING } from './reading.ts';
 import { RECEIVING } from './receiving.ts';
 import { RECOVERING } from './recovering.ts';
 import { SENDING } from './sending.ts';
 
 export const AREAS: readonly (readonly [title: string, mutants: readonly Mutant[]])[] = [
-  ['Receiving', RECEIVING],
+  ['Receiving', [...RECEIVING, ...READING]],
   ['Sending', SENDING],
   ['Recovering', RECOVERING],
   ['Around the connection', AROUND],

@@ -51,10 +51,6 @@ export class Bench {
     const failure = await firstFailure(child, limitMs);
     return { passed: failure === '', failure, ms: performance.now() - start };
   }
-
-  remove(): void {
-    rmSync(this.#dir, { recursive: true, force: true });
-  }
 }
 
 /** Erases types, as the build does. @throws for text that is not TypeScript. */
