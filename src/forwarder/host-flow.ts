@@ -127,18 +127,26 @@ export class HostFlow implements FlowOwner {
       this.#over = true;
       this.flow.refuse(refuseReasonOf(errnoOf(error)), now);
       this.flow.release();
-    } else {
-      this.#context.stats.resets++;
-      this.#over = true;
-      this.flow.abort(CloseReason.HostReset, now);
-      // The socket is destroyed by now: the kernel reads and writes no memory of this flow any more.
-      this.flow.release();
-    }
+      this.#drop(false);
+    } else this.#onReset();
+  }
+
+  #onReset(): void {
+    this.#context.stats.resets++;
+    this.#over = true;
+    this.flow.abort(CloseReason.HostReset, this.#context.clock.now());
+    // The socket is destroyed here if it is not already, before its memory is given back.
     this.#drop(false);
   }
 
   #onHostEnd(): void {
     if (this.#hostEnded || this.#over) return;
+    // A reset that came together with data is told as an end by the libuv of Node 20; the kernel knows no peer then any more.
+    // (After the guest's own FIN it never does: `#received` sees to that case.)
+    if (!this.#guestEnded && this.#socket?.remoteAddress === undefined) {
+      this.#onReset();
+      return;
+    }
     this.#hostEnded = true;
     this.#unlend();
     if (this.#spill === undefined) this.flow.shutdown(this.#context.clock.now());
@@ -191,8 +199,15 @@ export class HostFlow implements FlowOwner {
       if (taken < bytes) this.#spill = Buffer.from(scratch.subarray(taken, bytes));
     }
     if (this.#over) return false;
-    if (this.#spill === undefined && this.flow.writable >= PAUSE_BYTES) return true;
-    this.#pause();
+    if (this.#spill !== undefined || this.flow.writable < PAUSE_BYTES) {
+      this.#pause();
+      return false;
+    }
+    if (!this.#guestEnded) return true;
+    // Reading anew from the next round on: libuv (before Node 24) takes a reset behind a short read for an end otherwise.
+    setImmediate(() => {
+      if (!this.#over && !this.#paused) this.#socket?.resume();
+    });
     return false;
   }
 

@@ -358,6 +358,8 @@ export class Connection implements TcpFlow, Deadlined {
 
   abort(reason: CloseReason, now: Millis): void {
     if (this.state === State.Closed) return;
+    // What the host sent in the same turn as its reset goes first, as far as the guest's window takes it.
+    if (reason === CloseReason.HostReset && canSend(this.state)) output(this, now);
     if (this.state !== State.TimeWait && this.state !== State.SynSent) sendReset(this, now);
     this.close(reason, false);
   }

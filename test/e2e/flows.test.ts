@@ -4,7 +4,7 @@
 import type { Socket } from 'node:net';
 import t from 'tap';
 import { levelOf, RSS_LIMIT_BYTES, settledLevel, startDaemon, untilMetrics } from '../helpers/daemon.ts';
-import { closedPort, echo, serve, source } from '../helpers/host-servers.ts';
+import { closedPort, echo, howEnded, serve, source } from '../helpers/host-servers.ts';
 import { GATEWAY, HOST_ALIAS, NamespaceGuest } from '../helpers/namespace-guest.ts';
 import { needsNamespace, soak } from '../helpers/requirements.ts';
 
@@ -94,8 +94,15 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
     const reset = (socket: Socket): void => {
       socket.once('data', () => socket.resetAndDestroy());
     };
-    const server = await serve(reset, {}, sub);
-    sub.equal(await call('resetOrWait', HOST_ALIAS, server.port, false), 'ECONNRESET');
+    const saysAndResets = (socket: Socket): void => {
+      socket.once('data', () => socket.write('bye', () => socket.resetAndDestroy()));
+    };
+    for (const behave of [reset, saysAndResets]) {
+      const server = await serve(behave, {}, sub);
+      for (let i = 0; i < 5; i++) {
+        sub.equal(await call('resetOrWait', HOST_ALIAS, server.port, false), 'ECONNRESET');
+      }
+    }
   });
 
   await test.test('a reset of the guest is a reset on the host', async (sub) => {
@@ -106,7 +113,7 @@ t.test('flows that end badly', { skip: needsNamespace() }, async (test) => {
     const watch = (socket: Socket): void => {
       socket.resume();
       socket.once('error', (error: NodeJS.ErrnoException) => ended(error.code ?? 'error'));
-      socket.once('end', () => ended('end'));
+      socket.once('end', () => ended(howEnded(socket)));
     };
     const server = await serve(watch, {}, sub);
     await call('resetOrWait', HOST_ALIAS, server.port, true);

@@ -6,7 +6,16 @@ import { connect, type Socket } from 'node:net';
 import t, { type Test } from 'tap';
 import type { EmbeddedGuest } from '../../src/guest/embedded-guest.ts';
 import type { GuestSocket } from '../../src/guest/guest-socket.ts';
-import { closedPort, echo, serve, sink, source, sourceHash, type TestServer } from '../helpers/host-servers.ts';
+import {
+  closedPort,
+  echo,
+  howEnded,
+  serve,
+  sink,
+  source,
+  sourceHash,
+  type TestServer,
+} from '../helpers/host-servers.ts';
 import { codeOf, HOST, Rig, readAll } from './rig.ts';
 
 const MIB = 1024 * 1024;
@@ -158,7 +167,7 @@ t.test('a reset stays a reset, both ways', async (t) => {
         atHost = error.code ?? '';
       });
       socket.on('end', () => {
-        atHost = 'FIN';
+        atHost = howEnded(socket);
       });
     }),
   );
@@ -178,6 +187,42 @@ t.test('a reset stays a reset, both ways', async (t) => {
   t.equal(second.destroyed, true);
   await rig.until(() => rig.metric('tcp_flows') === 0 && rig.metric('tcp_host_sockets') === 0, 'nothing is left');
   t.equal(rig.metric('timers'), 0);
+});
+
+t.test('a reset that comes together with data: the data arrives, and then the reset', async (t) => {
+  const rig = await Rig.start(t);
+  const guest = await rig.guest();
+  const saysAndResets = (socket: Socket): void => {
+    socket.on('error', () => {});
+    socket.write('all that there is', () => socket.resetAndDestroy());
+  };
+  for (const guestEndsFirst of [false, true]) {
+    const peer = serve(
+      (socket) => {
+        socket.once(guestEndsFirst ? 'end' : 'data', () => saysAndResets(socket));
+        socket.resume();
+      },
+      { allowHalfOpen: true },
+    );
+    const { port } = await server(t, peer);
+    for (let i = 0; i < 5; i++) {
+      const socket = await guest.connect(HOST, port);
+      let text = '';
+      socket.on('data', (chunk: Buffer) => {
+        text += chunk.toString();
+      });
+      const how = new Promise<string>((resolve) => {
+        socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? ''));
+        socket.once('end', () => resolve('end'));
+      });
+      socket.write('x');
+      if (guestEndsFirst) socket.end();
+      const name = `${guestEndsFirst ? "after the guest's FIN" : 'both directions open'}, ${i}`;
+      t.equal(await how, 'ECONNRESET', name);
+      t.equal(text, 'all that there is', name);
+    }
+  }
+  await rig.until(() => rig.metric('tcp_flows') === 0 && rig.metric('tcp_host_sockets') === 0, 'nothing is left');
 });
 
 t.test('back-pressure is the window: a reader that stops holds the sender, memory stays bounded', async (t) => {

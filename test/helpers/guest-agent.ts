@@ -4,6 +4,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { createConnection, createServer, type Socket } from 'node:net';
+import { howEnded } from './host-servers.ts';
 
 /** How one attempt to connect ended. */
 export interface ConnectOutcome {
@@ -223,7 +224,7 @@ async function resetOrWait(host: string, port: number, reset: boolean): Promise<
   const socket = await connected(host, port);
   const ended = new Promise<string>((resolve) => {
     socket.once('error', (error) => resolve(codeOf(error)));
-    socket.once('end', () => resolve('end'));
+    socket.once('end', () => resolve(howEnded(socket)));
     socket.once('close', () => resolve('close'));
   });
   await new Promise((resolve) => socket.write('hello\n', resolve));

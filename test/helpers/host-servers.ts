@@ -24,6 +24,14 @@ export function sourceHash(bytes: number): string {
   return hash.digest('hex');
 }
 
+/**
+ * What an 'end' of a server's socket was. The libuv of Node 20 tells a reset that came together with data as an end; the kernel
+ * knows the peer of an ended connection, and none of a reset one.
+ */
+export function howEnded(socket: Socket): 'end' | 'ECONNRESET' {
+  return socket.remoteAddress === undefined ? 'ECONNRESET' : 'end';
+}
+
 /** A server with the connections it holds. */
 export interface TestServer {
   readonly port: number;

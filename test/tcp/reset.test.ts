@@ -223,6 +223,18 @@ script('TCP-RST-08 data and RST in one read: the host gets the data first, then 
   s.expectClean();
 });
 
+script('TCP-RST-08 data and reset of the host in one turn: the guest gets what its window takes, then RST', (s) => {
+  s.establish({ ws: false, win: 1200, mss: 600 });
+  s.batch(() => {
+    s.host.write(1500);
+    s.host.reset();
+  });
+  s.expect({ data: 600, ack: 1 });
+  s.expect({ data: 600, ack: 1 });
+  s.expectRst({ seq: 1201, ack: 1 });
+  s.expectClean();
+});
+
 script('TCP-RST-08 a host that does not read: reset, and the bytes are gone', (s) => {
   s.establish();
   s.host.pause();
