@@ -45,7 +45,7 @@ export interface TcpLimits {
   /** Receive window: what a flow starts with and what it grows to. */
   readonly rcvBufInitial: number;
   readonly rcvBufMax: number;
-  /** Send buffer: largest ring. */
+  /** Send buffer: largest ring. The default is the largest of Linux (tcp_wmem). */
   readonly sndBufMax: number;
   /** Ranges held out of order per flow. CVE-2018-5390. */
   readonly oooRanges: number;
@@ -87,7 +87,7 @@ export const DEFAULT_TCP_LIMITS: TcpLimits = {
   synPendingMs: 180_000,
   rcvBufInitial: 65_536,
   rcvBufMax: 2 * 1024 * 1024,
-  sndBufMax: 2 * 1024 * 1024,
+  sndBufMax: 4 * 1024 * 1024,
   oooRanges: 128,
   mssFloor: 88,
   timeWaitMax: 4096,
