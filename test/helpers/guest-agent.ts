@@ -3,7 +3,8 @@
 
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
-import { createConnection, createServer, type Socket } from 'node:net';
+import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { howEnded } from './host-servers.ts';
 
 /** How one attempt to connect ended. */
@@ -58,6 +59,47 @@ function readAll(socket: Socket): Promise<BulkResult> {
     socket.once('end', () => resolve({ bytes, sha256: hash.digest('hex') }));
     socket.once('error', reject);
   });
+}
+
+/** Listens and sends without end to whoever connects, while it is connected. @returns the port. */
+async function serveEndless(): Promise<number> {
+  const server = createServer((socket) => {
+    socket.on('error', () => socket.destroy());
+    pour(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, resolve));
+  return (server.address() as AddressInfo).port;
+}
+
+function pour(socket: Socket): void {
+  const go = (): void => {
+    while (!socket.destroyed && socket.write(NOISE));
+  };
+  socket.on('drain', go);
+  go();
+}
+
+/** Reads for `warmUpMs` and then for `ms`. @returns the bytes that came in the second span. */
+async function pull(host: string, port: number, warmUpMs: number, ms: number): Promise<number> {
+  const socket = await connected(host, port);
+  socket.on('error', () => socket.destroy());
+  socket.write(`${2 ** 40}\n`);
+  socket.resume();
+  await sleep(warmUpMs);
+  const before = socket.bytesRead;
+  await sleep(ms);
+  const after = socket.bytesRead;
+  socket.destroy();
+  return after - before;
+}
+
+/** Sends for `ms`, and then resets. */
+async function push(host: string, port: number, ms: number): Promise<void> {
+  const socket = await connected(host, port);
+  socket.on('error', () => socket.destroy());
+  pour(socket);
+  await sleep(ms);
+  socket.resetAndDestroy();
 }
 
 async function connect(host: string, port: number): Promise<ConnectOutcome> {
@@ -300,6 +342,9 @@ export const operations = {
   udpEcho,
   udpRefused,
   serveEcho,
+  serveEndless,
+  pull,
+  push,
 };
 
 /** The operations as a type, for the other end. */

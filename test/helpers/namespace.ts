@@ -115,6 +115,19 @@ export class Namespace {
     ip('-n', this.name, 'route', 'replace', 'default', 'via', gateway);
   }
 
+  /** The congestion control of what leaves by the device, where the kernel's default is not wanted. A route may name any. */
+  congestion(name: string): void {
+    const routes = JSON.parse(ip('-j', '-n', this.name, 'route', 'show', 'dev', this.device)) as Record<
+      string,
+      string
+    >[];
+    for (const { dst, gateway, prefsrc } of routes) {
+      const how = gateway === undefined ? ['scope', 'link', 'src', prefsrc!] : ['via', gateway];
+      const via = gateway === undefined ? ['proto', 'kernel'] : [];
+      ip('-n', this.name, 'route', 'replace', dst!, 'dev', this.device, ...via, ...how, 'congctl', name);
+    }
+  }
+
   /** Sets a kernel parameter of the namespace. */
   sysctl(key: string, value: string): void {
     const path = `/proc/sys/${key.replaceAll('.', '/')}`;

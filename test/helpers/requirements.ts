@@ -1,6 +1,6 @@
 // What a test needs of the machine, asked before it starts. Each answers false when it is there, or the reason to skip with.
 
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** False, or why the test cannot run here: what tap's `skip` option takes. */
@@ -28,6 +28,12 @@ export function needsNamespace(): SkipReason {
     return 'needs /dev/net/tun';
   }
   return needsProgram('ip', 'cc');
+}
+
+/** A congestion control of the kernel. */
+export function needsCongestion(name: string): SkipReason {
+  const names = readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8').trim().split(' ');
+  return names.includes(name) ? false : `needs a kernel with ${name}`;
 }
 
 /** The first reason of several. */
