@@ -17,6 +17,7 @@ export const SOCKET_PATH_MAX_BYTES: number = process.platform === 'linux' ? 107 
 /** How long a listener may take to answer the probe; longer means that somebody holds the socket but is busy. */
 const PROBE_TIMEOUT_MS = 1000;
 const NAME_TRIES = 16;
+const TEMPORARY_NAME_LENGTH = 12;
 const NAME_ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789';
 
 interface Inode {
@@ -135,11 +136,13 @@ async function probe(path: string, key: string): Promise<Inode | undefined> {
   throw inUse(key, path);
 }
 
-/** Binds beside `path`, under a name no longer than the final one, so that the length limit is the same. */
+/** Binds beside `path`, under a name as long as the limit allows: one of few letters could be that of another socket there. */
 async function listenUnderFreeName(server: Server, path: string, key: string): Promise<string> {
-  const length = Math.min(Buffer.byteLength(basename(path)), 12);
+  const room = SOCKET_PATH_MAX_BYTES - Buffer.byteLength(path) + Buffer.byteLength(basename(path));
+  const length = Math.min(room, TEMPORARY_NAME_LENGTH);
   for (let attempt = 1; ; attempt++) {
     const name = temporaryName(dirname(path), path, length);
+    if (basename(name) === basename(path)) continue;
     try {
       await listenPrivately(server, name);
       return name;

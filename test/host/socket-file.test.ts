@@ -143,6 +143,19 @@ t.test('the longest path works, one byte more is refused', async (t) => {
   t.match(error.message, `at most ${SOCKET_PATH_MAX_BYTES}`);
 });
 
+t.test('names of one letter: the temporary name is never that of a socket in use', async (t) => {
+  const dir = tempDir(t);
+  const neighbour = await listenOnSocketFile(serverFor(t), join(dir, 'n'), 'vm');
+  for (let i = 0; i < 150; i++) {
+    const server = createServer();
+    const file = await listenOnSocketFile(server, join(dir, 'c'), 'control');
+    file.release();
+    await new Promise((resolve) => server.close(resolve));
+  }
+  neighbour.release();
+  t.strictSame(readdirSync(dir), []);
+});
+
 t.test('a relative path without a directory', async (t) => {
   const cwd = process.cwd();
   process.chdir(tempDir(t));
