@@ -103,8 +103,8 @@ export class Namespace {
       });
     });
     if (options.mac !== undefined) ip('-n', this.name, 'link', 'set', this.device, 'address', options.mac);
-    // IPv6 would only send its own chatter here; its tests turn it on.
-    this.sysctl(`net.ipv6.conf.${this.device}.disable_ipv6`, '1');
+    // IPv6 would only send its own chatter here; its tests turn it on. Below its least MTU the device has none.
+    if (options.mtu >= 1280) this.sysctl(`net.ipv6.conf.${this.device}.disable_ipv6`, '1');
     ip('-n', this.name, 'link', 'set', this.device, 'up');
     return JSON.parse(ip('-j', '-n', this.name, 'link', 'show', this.device))[0].address as string;
   }

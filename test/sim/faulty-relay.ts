@@ -47,16 +47,23 @@ function readFrames(socket: Socket, onFrame: (frame: Uint8Array) => void): void 
   });
 }
 
-function writeFrames(socket: Socket, frames: readonly Uint8Array[]): void {
+/** @param split decides where the stream is cut into writes, at any byte; without it frames leave whole. */
+function writeFrames(socket: Socket, frames: readonly Uint8Array[], split: SeededRandom | undefined): void {
   if (socket.destroyed) return;
-  socket.cork();
+  const parts: Uint8Array[] = [];
   for (const frame of frames) {
     const header = Buffer.alloc(4);
     header.writeUInt32BE(frame.length);
-    socket.write(header);
-    socket.write(frame);
+    parts.push(header, frame);
   }
-  socket.uncork();
+  const bytes = Buffer.concat(parts);
+  let at = 0;
+  while (split?.chance(0.3) && at < bytes.length) {
+    const len = 1 + split.below(Math.min(bytes.length - at, split.chance(0.5) ? 6 : 2000));
+    socket.write(bytes.subarray(at, at + len));
+    at += len;
+  }
+  if (at < bytes.length) socket.write(bytes.subarray(at));
 }
 
 /** Where a side of the relay is: a socket that it dials, or one on which it waits for one connection. */
@@ -71,12 +78,21 @@ export class FaultyRelay {
   readonly #sockets: Socket[] = [];
   readonly #servers: Server[] = [];
   readonly #waiting: Promise<Socket>[] = [];
+  readonly #split: boolean;
 
-  private constructor() {}
+  private constructor(split: boolean) {
+    this.#split = split;
+  }
 
   /** The sides that listen do so when this resolves; frames move once both are there. */
-  static async start(a: RelaySide, b: RelaySide, profile: FaultProfile, seed: number): Promise<FaultyRelay> {
-    const relay = new FaultyRelay();
+  static async start(
+    a: RelaySide,
+    b: RelaySide,
+    profile: FaultProfile,
+    seed: number,
+    split: boolean = false,
+  ): Promise<FaultyRelay> {
+    const relay = new FaultyRelay(split);
     for (const side of [a, b]) await relay.#open(side);
     void Promise.all(relay.#waiting).then(([one, other]) => {
       relay.#join(one!, other!, profile, seed * 2);
@@ -103,8 +119,10 @@ export class FaultyRelay {
   }
 
   #join(from: Socket, to: Socket, profile: FaultProfile, seed: number): void {
-    const deliver = (frames: Uint8Array[]): void => writeFrames(to, frames);
-    const link = new FaultyLink(profile, this.#real.timeline, new SeededRandom(seed), deliver);
+    const random = new SeededRandom(seed);
+    const split = this.#split ? new SeededRandom(seed) : undefined;
+    const deliver = (frames: Uint8Array[]): void => writeFrames(to, frames, split);
+    const link = new FaultyLink(profile, this.#real.timeline, random, deliver);
     readFrames(from, (frame) => {
       this.#real.pump();
       link.send(frame);
