@@ -60,7 +60,6 @@ t.test('many flows', { skip: needsNamespace() }, async (test) => {
     // The heap takes its size in steps, when the garbage collector likes. A leak grows in every part of the run: some 3 KiB a flow.
     const least = Math.min(...grown);
     sub.ok(least < 4, `memory grew by ${grown.map((mib) => mib.toFixed(1)).join(', ')} MiB in the parts of the run`);
-    sub.ok(daemon.peakRssBytes() < RSS_LIMIT_BYTES, `memory at most ${daemon.peakRssBytes() >> 20} MiB`);
   });
 });
 
