@@ -185,8 +185,8 @@ export const AROUND: readonly Mutant[] = [
       'TCP-RES-05',
       'a VM may send segments of the flow of another one',
       'stack/tcp-demux',
-      '    if ((c.path as Path | undefined)?.port !== port) return Drop.TcpWrongVm;\n    try {',
-      '    try {',
+      '    if ((c.path as Path | undefined)?.port !== port) return Drop.TcpWrongVm;\n    // TIME-WAIT',
+      '    // TIME-WAIT',
     ],
     [
       'reset-sequence',

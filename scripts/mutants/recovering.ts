@@ -83,7 +83,7 @@ export const RECOVERING: readonly Mutant[] = [
       'RFC 6298 3 (TCP-RTO-02)',
       'a segment that was sent twice gives an RTT sample',
       'rto',
-      '    if (!(flags & SENT_RETRANS)) sample = now - sent.sentAt(0);\n',
+      '    if (flags & SENT_RETRANS) ambiguous = true;\n    else if (!(flags & SENT_SACKED)) sample = now - sent.sentAt(0);\n',
       '    sample = now - sent.sentAt(0);\n',
     ],
     [
@@ -163,7 +163,7 @@ export const RECOVERING: readonly Mutant[] = [
       'RFC 3522 (TCP-REC-11)',
       'a time-out that was for nothing keeps the window cut',
       'recovery',
-      '    if (spurious(c, seg, retransBefore, dsack)) undo(c);\n',
+      '    if (spurious(c, seg, retransBefore, undoes)) undo(c);\n',
       '',
     ],
     [

@@ -33,7 +33,7 @@ export const SENDING: readonly Mutant[] = [
       'RFC 9293 3.8.6.2.1 (TCP-FCS-06)',
       'a small piece of window is never filled',
       'send-window',
-      '          c.swsDeadline = now + c.env.limits.swsOverrideMs;\n',
+      '          c.swsDeadline = sws === NEVER ? now + c.env.limits.swsOverrideMs : sws;\n',
       '',
     ],
     [
@@ -65,8 +65,8 @@ export const SENDING: readonly Mutant[] = [
       'RFC 9293 3.8.1 (TCP-FIN-03)',
       'a retransmission leaves the FIN out',
       'close',
-      'FLAG_ACK | FLAG_PSH | (fin && whole ? FLAG_FIN : 0)',
-      'FLAG_ACK | FLAG_PSH | (fin && whole && len < 0 ? FLAG_FIN : 0)',
+      '(fin && whole && len < room ? FLAG_FIN : 0)',
+      '(fin && whole && len < 0 ? FLAG_FIN : 0)',
     ],
     [
       'mss-without-options',
@@ -193,8 +193,8 @@ export const SENDING: readonly Mutant[] = [
       'RFC 9293 3.8.4 (TCP-FCS-02)',
       'a probe carries a number that the guest need not answer',
       'send-window',
-      'return sendSegment(c, seqAdd(c.sndUna, -1), 0, FLAG_ACK, now);',
-      'return sendSegment(c, c.sndNxt, 0, FLAG_ACK, now);',
+      'if (!sendSegment(c, seqAdd(c.sndUna, -1), 0, FLAG_ACK, now)) return false;',
+      'if (!sendSegment(c, c.sndNxt, 0, FLAG_ACK, now)) return false;',
     ],
     [
       'reset-without-syn-data',

@@ -90,7 +90,7 @@ export class IcmpLayer {
       if (icmp.code === UNREACHABLE_FRAG_NEEDED) kind = IcmpError.TooBig;
       else if (icmp.code === UNREACHABLE_PROTOCOL || icmp.code === UNREACHABLE_PORT) kind = IcmpError.Hard;
     }
-    icmpError(c, kind, quote.seq, icmp.mtu, now);
+    icmpError(c, kind, quote.seq, icmp.mtu, now, quote.totalLength);
     return Drop.None;
   }
 

@@ -15,7 +15,7 @@ import { type Ipv4View, PROTO_TCP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
 import { Connection } from '../tcp/connection.ts';
 import type { SegmentSink, TcpEnv } from '../tcp/env.ts';
 import { CloseReason, RefuseReason, type TcpFlow } from '../tcp/flow.ts';
-import { input, Verdict } from '../tcp/input.ts';
+import { input } from '../tcp/input.ts';
 import type { TcpLimits } from '../tcp/limits.ts';
 import {
   emitTcpHeader,
@@ -30,6 +30,7 @@ import {
 import { seqAdd, seqLeq } from '../tcp/seq.ts';
 import { State } from '../tcp/state.ts';
 import type { TcpStats } from '../tcp/stats.ts';
+import { Verdict } from '../tcp/verdict.ts';
 import { WindowBudget } from '../tcp/window-budget.ts';
 import type { EgressWriter } from './egress.ts';
 import { FlowTable } from './flow-table.ts';
@@ -130,8 +131,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     const seg = this.#seg;
     const off = ip.payloadOff;
     const len = ip.end - off;
-    const drop = seg.wrap(ip.buf, off, ip.end);
-    if (drop !== Drop.None) return drop;
+    const malformed = seg.wrap(ip.buf, off, ip.end);
+    if (malformed !== Drop.None) return malformed;
     const src = ip.src;
     const dst = ip.dst;
     const sum = pseudoHeaderSumV4(src, dst, PROTO_TCP, len) + this.#egress.sumOf(ip.buf, off, len);
@@ -139,6 +140,11 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     const c = this.table.find4(src, seg.srcPort, dst, seg.dstPort);
     if (c === undefined) return this.#unknown(port, ip, macBuf, srcMacOff, now);
     if ((c.path as Path | undefined)?.port !== port) return Drop.TcpWrongVm;
+    // TIME-WAIT goes on where the next connection could not begin.
+    if (c.state === State.TimeWait && (seg.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST | FLAG_FIN)) === FLAG_SYN) {
+      const drop = this.#limited(port);
+      if (drop !== Drop.None) return drop;
+    }
     try {
       const verdict = input(c, seg, now);
       if (verdict === Verdict.NewSyn) return this.#unknown(port, ip, macBuf, srcMacOff, now, c.sndNxt);
@@ -147,6 +153,13 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       this.#bug(c, error, now);
     }
     return Drop.None;
+  }
+
+  /** Over the caps a SYN is dropped, not refused: it is sent again when there may be room (RFC 4987 3.1). */
+  #limited(port: VmPort): Drop {
+    // One VM may use part of the places: its SYNs into a black hole must not stop the others' opens.
+    if (this.opening >= this.limits.pendingMax || port.opening >= this.limits.pendingPerVm) return Drop.TcpSynLimit;
+    return this.flows >= this.limits.flowsMax ? Drop.TcpFlowLimit : Drop.None;
   }
 
   /** RFC 9293 3.10.7.1 and 3.10.7.2 for `#seg`. */
@@ -162,10 +175,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     }
     if (!(flags & FLAG_SYN) || flags & FLAG_FIN) return Drop.TcpBadFlags;
     if (seg.srcPort === 0 || seg.dstPort === 0) return Drop.TcpPortZero;
-    // Over the caps a SYN is dropped, not refused: it is sent again when there may be room (RFC 4987 3.1).
-    // One VM may use part of the places: its SYNs into a black hole must not stop the others' opens.
-    if (this.opening >= this.limits.pendingMax || port.opening >= this.limits.pendingPerVm) return Drop.TcpSynLimit;
-    if (this.flows >= this.limits.flowsMax) return Drop.TcpFlowLimit;
+    const limited = this.#limited(port);
+    if (limited !== Drop.None) return limited;
     if (seg.mss > 0) port.shown(Math.min(seg.mss, 65_495) + HEADERS);
     const c = new Connection(
       this,

@@ -88,6 +88,13 @@ export class Assembler {
     return -1;
   }
 
+  /** Forgets what lies at `right` and beyond. */
+  truncate(right: Seq): void {
+    const e = this.edges;
+    while (this.count > 0 && seqGeq(e[2 * this.count - 2]!, right)) this.count--;
+    if (this.count > 0 && seqGt(e[2 * this.count - 1]!, right)) e[2 * this.count - 1] = right;
+  }
+
   /** Rightmost edge held; only with `count` > 0. */
   get rightmost(): Seq {
     return this.edges[2 * this.count - 1]!;

@@ -170,6 +170,8 @@ export class Connection implements TcpFlow, Deadlined {
   /** TSval of the first retransmission of this episode, for RFC 3522; 0 = none. */
   undoTs = 0;
   undoRetrans = 0;
+  /** SND.UNA at its start: D-SACKs of older bytes say nothing about it. */
+  undoUna: Seq = 0;
   cwndLimited = false;
   lastSendAt: Millis = 0;
   lastRecvAt: Millis = 0;
@@ -241,6 +243,7 @@ export class Connection implements TcpFlow, Deadlined {
     if (this.state !== State.SynPending) return;
     this.iss = this.env.isn(this, now);
     this.sndUna = this.iss;
+    this.recover = this.iss;
     this.sndNxt = seqAdd(this.iss, 1);
     this.sndWl2 = this.iss;
     this.state = State.SynReceived;
@@ -254,6 +257,7 @@ export class Connection implements TcpFlow, Deadlined {
   openActive(now: Millis): void {
     this.iss = this.env.isn(this, now);
     this.sndUna = this.iss;
+    this.recover = this.iss;
     this.sndNxt = seqAdd(this.iss, 1);
     this.state = State.SynSent;
     this.rtoDeadline = now + this.rtt.rto;

@@ -20,8 +20,16 @@ const MTU_FLOOR = 552;
 /**
  * Takes an ICMP error from the guest.
  * @param seq sequence number of the quoted segment. @param mtu the next hop's MTU where `kind` is TooBig, 0 if it names none.
+ * @param size total length of the quoted packet.
  */
-export function icmpError(c: Connection, kind: IcmpError, seq: Seq, mtu: number, now: Millis): void {
+export function icmpError(
+  c: Connection,
+  kind: IcmpError,
+  seq: Seq,
+  mtu: number,
+  now: Millis,
+  size: number = c.pathMss + 40,
+): void {
   const { stats } = c.env;
   const handshake = c.state === State.SynSent || c.state === State.SynReceived;
   const end = c.sndNxt;
@@ -39,7 +47,7 @@ export function icmpError(c: Connection, kind: IcmpError, seq: Seq, mtu: number,
     return;
   }
   const current = c.pathMss + 40;
-  let path = mtu === 0 ? (PLATEAUS.find((p) => p < current) ?? MTU_FLOOR) : mtu;
+  let path = mtu === 0 ? (PLATEAUS.find((p) => p < Math.max(size, current)) ?? MTU_FLOOR) : mtu;
   path = Math.max(path, MTU_FLOOR);
   if (path >= current) {
     stats.icmpIgnored++;

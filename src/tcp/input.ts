@@ -11,16 +11,8 @@ import { onAck } from './recovery.ts';
 import { FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, type SegmentView } from './segment.ts';
 import { type Seq, seqAdd, seqGeq, seqGt, seqLeq, seqLt } from './seq.ts';
 import { canReceive, EVENT_ESTABLISHED, EVENT_READABLE, EVENT_WRITABLE, State } from './state.ts';
-
-/** What the caller must do with the segment. */
-export const Verdict = {
-  Done: 0,
-  /** The connection is over and the segment is a SYN that opens the next one on the same 4-tuple. */
-  NewSyn: 1,
-  /** Answer with the RST of RFC 9293 3.5.2 as if the connection did not exist. */
-  Reset: 2,
-} as const;
-export type Verdict = (typeof Verdict)[keyof typeof Verdict];
+import { timeWait } from './time-wait.ts';
+import { Verdict } from './verdict.ts';
 
 /** RFC 9293 3.10.7 for one segment of a known connection. */
 export function input(c: Connection, seg: SegmentView, now: Millis): Verdict {
@@ -54,7 +46,7 @@ function synPending(c: Connection, seg: SegmentView, now: Millis): Verdict {
   }
   if (seg.flags & FLAG_ACK) return Verdict.Reset;
   // The same SYN again waits with the first; another ISN is a guest that started anew, and takes its place (TCP-SYN-02, -15).
-  if (seg.flags & FLAG_SYN && seg.segSeq !== c.irs) takeSyn(c, seg, now);
+  if ((seg.flags & (FLAG_SYN | FLAG_FIN)) === FLAG_SYN && seg.segSeq !== c.irs) takeSyn(c, seg, now);
   return Verdict.Done;
 }
 
@@ -89,7 +81,7 @@ function synSent(c: Connection, seg: SegmentView, now: Millis): Verdict {
 }
 
 function synReceived(c: Connection, seg: SegmentView, now: Millis): Verdict {
-  if (seg.flags & FLAG_SYN && !(seg.flags & (FLAG_ACK | FLAG_RST))) {
+  if ((seg.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST | FLAG_FIN)) === FLAG_SYN) {
     // The same SYN: our SYN-ACK was lost (TCP-SYN-03). Another ISN: the guest opens anew (TCP-SYN-15).
     if (seg.segSeq === c.irs) {
       c.retransmits++;
@@ -115,29 +107,6 @@ function synReceived(c: Connection, seg: SegmentView, now: Millis): Verdict {
   return synchronized(c, seg, now);
 }
 
-/** RFC 9293 3.10.7.4 TIME-WAIT, RFC 6191, RFC 1337. */
-function timeWait(c: Connection, seg: SegmentView, now: Millis): Verdict {
-  // Deviation: RFC 9293 lets RST end TIME-WAIT; RFC 1337 shows how an old one kills the next connection, so it is ignored (TCP-TW-05).
-  if (seg.flags & FLAG_RST) return Verdict.Done;
-  if (seg.flags & FLAG_SYN && !(seg.flags & FLAG_ACK)) {
-    const newerTs = c.tsOk && seg.hasTs && ((seg.tsVal - c.tsRecent) | 0) > 0;
-    if (newerTs || seqGt(seg.segSeq, c.rcvNxt)) {
-      c.env.stats.timeWaitReused++;
-      c.close(CloseReason.Done, true);
-      return Verdict.NewSyn;
-    }
-    challengeAck(c, now);
-    return Verdict.Done;
-  }
-  if (seg.flags & FLAG_FIN && seqAdd(seg.segSeq, seg.payloadLen + 1) === c.rcvNxt)
-    c.lifeDeadline = now + c.env.limits.timeWaitMs;
-  if (seg.segLen > 0 || seg.segSeq !== c.rcvNxt || seg.segAck !== c.sndNxt) {
-    c.ackNow = true;
-    c.env.wake(c);
-  }
-  return Verdict.Done;
-}
-
 /** SYN-RECEIVED and everything after it but TIME-WAIT. */
 function synchronized(c: Connection, seg: SegmentView, now: Millis): Verdict {
   const { stats } = c.env;
@@ -158,26 +127,24 @@ function synchronized(c: Connection, seg: SegmentView, now: Millis): Verdict {
   const left = (seg.segSeq - c.rcvNxt) | 0;
   const segLen = seg.segLen;
   const acceptable = segLen === 0 ? left >= 0 && left <= wnd : left < wnd && left + segLen > 0;
+  if (seg.flags & FLAG_RST) {
+    // Second: RST, by its sequence number alone (RFC 5961 3.2, RFC 9293 MUST-66).
+    const beyondSack =
+      c.sackOk && c.assembler !== undefined && c.assembler.count > 0 && seg.segSeq === c.assembler.rightmost;
+    if (left === 0 || (beyondSack && left > 0)) {
+      stats.resetsFromGuest++;
+      c.close(c.state === State.SynReceived && c.active ? CloseReason.Refused : CloseReason.GuestReset, true);
+    } else if (left > 0 && left < wnd) challengeAck(c, now);
+    return Verdict.Done;
+  }
   const bareFin = segLen === 1 && (seg.flags & FLAG_FIN) !== 0 && left === 0;
   if (!acceptable && !bareFin) {
-    if (seg.flags & FLAG_RST) return Verdict.Done;
     // A closed window does not stop acknowledgements (RFC 9293 MUST-66), nor does data that is partly beyond it.
     stats.outOfWindow++;
     if (left < 0 && left + segLen <= 0 && seg.payloadLen > 0) noteDuplicate(c, seg);
     if (seg.flags & FLAG_ACK && !(seg.flags & FLAG_SYN) && (left === 0 || (left > 0 && left <= wnd)))
       takeAckOnly(c, seg, now);
     answer(c, seg, now);
-    return Verdict.Done;
-  }
-
-  // Second: RST, RFC 5961 3.2.
-  if (seg.flags & FLAG_RST) {
-    const beyondSack =
-      c.sackOk && c.assembler !== undefined && c.assembler.count > 0 && seg.segSeq === c.assembler.rightmost;
-    if (left === 0 || beyondSack) {
-      stats.resetsFromGuest++;
-      c.close(c.state === State.SynReceived && c.active ? CloseReason.Refused : CloseReason.GuestReset, true);
-    } else challengeAck(c, now);
     return Verdict.Done;
   }
 
@@ -253,6 +220,8 @@ function completeHandshake(c: Connection, seg: SegmentView, now: Millis): void {
 
 /** A SYN or SYN-ACK that was sent once gives the first sample (Karn); after one that timed out data starts at 3 s (RFC 6298 5.7). */
 function sampleHandshake(c: Connection, now: Millis): void {
+  // After several losses of the SYN-ACK the initial window is one segment (RFC 5681 3.1, RFC 6928 2).
+  if (c.synTries > 1) c.cc.cwnd = c.effSndMss;
   if (c.synTries > 0) c.rtt.rto = c.env.limits.rtoAfterSynLossMs;
   else if (c.retransmits === 0) c.rtt.sample(now - c.lastSendAt, now);
 }
@@ -393,6 +362,9 @@ function takeText(c: Connection, seg: SegmentView, wnd: number, now: Millis): vo
   if (fin && !c.finSeen) {
     c.finSeen = true;
     c.finAt = seqAdd(seq, len);
+    // What came before it from beyond it is nobody's, too (TCP-ASM-04).
+    c.assembler?.truncate(c.finAt);
+    c.rcv.truncate((c.finAt - c.rcvNxt) | 0);
   }
   if (len > 0) {
     if (at === 0 && (c.assembler === undefined || c.assembler.count === 0)) {

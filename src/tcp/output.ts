@@ -30,7 +30,9 @@ export function pipe(c: Connection): number {
   const out = (c.sndNxt - c.sndUna) | 0;
   if (c.sackOk) return out - c.sackedBytes - c.lostBytes;
   // Without SACK each duplicate ACK stands for one segment that has left (RFC 5681 3.2, RFC 3042).
-  return Math.max(0, out - c.lostBytes - Math.min(c.dupAcks * c.effSndMss, out));
+  // After a time-out all of it counts as lost already.
+  const left = c.recovery === Recovery.Loss ? 0 : Math.min(c.dupAcks * c.effSndMss, out);
+  return Math.max(0, out - c.lostBytes - left);
 }
 
 /** Sends what may be sent now, and arms the timers that this calls for. */
@@ -105,7 +107,7 @@ export function resend(c: Connection, i: number, start: Seq, now: Millis): boole
   const fin = c.finSent && end === seqAdd(c.finSeq, 1);
   const len = Math.min(dataLength(c, start, end), room);
   const whole = len === dataLength(c, start, end);
-  if (!sendSegment(c, start, len, FLAG_ACK | FLAG_PSH | (fin && whole ? FLAG_FIN : 0), now)) return false;
+  if (!sendSegment(c, start, len, FLAG_ACK | FLAG_PSH | (fin && whole && len < room ? FLAG_FIN : 0), now)) return false;
   const flags = sent.flags(i);
   if (flags & SENT_LOST) c.lostBytes -= (end - start) | 0;
   sent.setFlags(i, (flags & ~SENT_LOST) | SENT_RETRANS);
@@ -126,6 +128,7 @@ function dataLength(c: Connection, start: Seq, end: Seq): number {
 
 /** Sends bytes for the first time, and the FIN behind the last one. @returns false if the link does not drain. */
 function sendNew(c: Connection, now: Millis): boolean {
+  const sws = c.swsDeadline;
   c.swsDeadline = NEVER;
   if (c.finSent) return true;
   const mss = c.effSndMss - optionsLength(c);
@@ -150,7 +153,7 @@ function sendNew(c: Connection, now: Millis): boolean {
       // RFC 9293 3.8.6.2.1: a short segment only where nothing is in flight, or it fills half of the largest window, or waited long.
       if (c.sndNxt !== c.sndUna && wndRoom < c.sndWndMax >>> 1) {
         if (!c.swsOverride) {
-          c.swsDeadline = now + c.env.limits.swsOverrideMs;
+          c.swsDeadline = sws === NEVER ? now + c.env.limits.swsOverrideMs : sws;
           return true;
         }
       }
@@ -347,9 +350,18 @@ export function challengeAck(c: Connection, now: Millis): void {
   sendSegment(c, c.sndNxt, 0, FLAG_ACK, now);
 }
 
-/** A probe that the peer must answer: an empty segment just left of what it has (window probe, keepalive). */
+/**
+ * A probe that the peer must answer: an empty segment just left of what it has (window probe, keepalive). The peer makes
+ * no use of its ACK field, so it stands for no acknowledgement that is due (RFC 9293 3.10.7.4 "first").
+ */
 export function sendProbe(c: Connection, now: Millis): boolean {
-  return sendSegment(c, seqAdd(c.sndUna, -1), 0, FLAG_ACK, now);
+  const { ackPending, ackNow, unackedSegs, delackDeadline } = c;
+  if (!sendSegment(c, seqAdd(c.sndUna, -1), 0, FLAG_ACK, now)) return false;
+  c.ackPending = ackPending;
+  c.ackNow = ackNow;
+  c.unackedSegs = unackedSegs;
+  c.delackDeadline = delackDeadline;
+  return true;
 }
 
 /** RST of a connection that we know: in sequence, so that the peer believes it (RFC 9293 3.10.7, RFC 5961 3). */

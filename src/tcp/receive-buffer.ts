@@ -77,6 +77,11 @@ export class ReceiveBuffer {
     return true;
   }
 
+  /** Nothing beyond `at` bytes from RCV.NXT is kept any more. */
+  truncate(at: number): void {
+    this.beyond = Math.min(this.beyond, at);
+  }
+
   /** `len` stored bytes are in order now: they can be read. */
   advance(len: number): void {
     this.ring.commit(len);

@@ -6,7 +6,7 @@ import type { Connection } from './connection.ts';
 import { pipe } from './output.ts';
 import type { SegmentView } from './segment.ts';
 import { SENT_LOST, SENT_RETRANS, SENT_SACKED } from './sent-queue.ts';
-import { type Seq, seqGeq, seqGt, seqLeq, seqLt } from './seq.ts';
+import { type Seq, seqAdd, seqGeq, seqGt, seqLeq, seqLt } from './seq.ts';
 import { Recovery } from './state.ts';
 
 /** RFC 5681: duplicates that mean a loss. */
@@ -25,23 +25,28 @@ export function onAck(c: Connection, seg: SegmentView, ack: Seq, duplicate: bool
     c.sndUna = ack;
   }
   let dsack = false;
+  let undoes = false;
   if (c.sackOk && seg.sackCount > 0) {
     dsack = isDsack(seg, ack);
+    undoes = dsack && seqGeq(seg.sack[0]!, c.undoUna);
     delivered += selective(c, seg, dsack ? 1 : 0, now);
   }
-  if (dsack && c.undoRetrans > 0) c.undoRetrans--;
+  if (undoes && c.undoRetrans > 0) c.undoRetrans--;
   if (acked > 0) {
     delivered -= forgetDuplicates(c, ack, acked);
     c.backoffs = 0;
+    // RFC 6582 3.2: kept just behind, so that an old one does not come round again.
+    if (c.recovery === Recovery.Open) c.recover = seqAdd(ack, -1);
     c.rtoDeadline = c.sent.count > 0 ? now + c.rtt.rto : NEVER;
     c.ptoDeadline = NEVER;
     tailProbeAnswered(c, ack, dsack, now);
-    if (spurious(c, seg, retransBefore, dsack)) undo(c);
-  } else if (duplicate) {
+    if (spurious(c, seg, retransBefore, undoes)) undo(c);
+  } else if (dsack && c.tlpOut && ack === c.tlpEnd) c.tlpOut = false;
+  else if (duplicate) {
     c.dupAcks++;
     c.env.stats.duplicateAcks++;
     if (!c.sackOk) delivered = c.effSndMss;
-    if (dsack && retransBefore > 0 && c.undoRetrans === 0) undo(c);
+    if (undoes && retransBefore > 0 && c.undoRetrans === 0) undo(c);
   }
   // RFC 6298 5.3 and Karn are served above; below, what is lost and how much may go.
   if (c.recovery !== Recovery.Open || c.sackedBytes > 0 || c.dupAcks > 0) detectLoss(c, acked > 0, now);
@@ -73,6 +78,7 @@ function cumulative(c: Connection, seg: SegmentView, ack: Seq, now: Millis): num
   let delivered = 0;
   let start = c.sndUna;
   let sample = -1;
+  let ambiguous = false;
   while (sent.count > 0) {
     const end = sent.endOf(0);
     const flags = sent.flags(0);
@@ -83,13 +89,14 @@ function cumulative(c: Connection, seg: SegmentView, ack: Seq, now: Millis): num
     else delivered += len;
     if (flags & SENT_LOST) c.lostBytes -= len;
     if (!whole) break;
-    if (!(flags & SENT_RETRANS)) sample = now - sent.sentAt(0);
+    if (flags & SENT_RETRANS) ambiguous = true;
+    else if (!(flags & SENT_SACKED)) sample = now - sent.sentAt(0);
     if (!(flags & SENT_SACKED)) rackDelivered(c, seg, sent.sentAt(0), end, flags, now);
     sent.shift();
     start = end;
   }
   // Karn (RFC 6298 3): a segment sent twice gives no sample, unless the timestamp tells which one was answered (RFC 7323 4.1).
-  if (sample >= 0) c.rtt.sample(sample, now);
+  if (sample >= 0 && !ambiguous) c.rtt.sample(sample, now);
   else if (c.tsOk && seg.hasTs && seg.tsEcr !== 0) {
     const r = (c.tsClock(now) - seg.tsEcr) | 0;
     if (r >= 0 && r < 600_000) c.rtt.sample(r, now);
@@ -206,7 +213,7 @@ function detectByTime(c: Connection, now: Millis): void {
 function detectByDuplicates(c: Connection, advanced: boolean): void {
   const flags = c.sent.flags(0);
   if (flags & SENT_LOST) return;
-  const third = c.recovery === Recovery.Open && c.dupAcks >= DUP_THRESH;
+  const third = c.recovery === Recovery.Open && c.dupAcks >= DUP_THRESH && c.sndUna !== c.recover;
   const partial = c.recovery === Recovery.Fast && advanced && seqLt(c.sndUna, c.recover);
   if (third || partial) markLost(c, 0, c.sndUna, c.sent.endOf(0));
 }
@@ -226,6 +233,7 @@ function enterRecovery(c: Connection, now: Millis): void {
   c.prrOut = 0;
   c.undoTs = 0;
   c.undoRetrans = 0;
+  c.undoUna = c.sndUna;
   c.ptoDeadline = NEVER;
   c.tlpOut = false;
   c.env.stats.fastRecoveries++;
@@ -276,9 +284,13 @@ function undo(c: Connection): void {
 /** RFC 8985 7.4: did the probe repair a loss? Then the congestion response is owed. */
 function tailProbeAnswered(c: Connection, ack: Seq, dsack: boolean, now: Millis): void {
   if (!c.tlpOut || seqLt(ack, c.tlpEnd)) return;
+  // Whether the original or the probe arrived is told by what follows: a D-SACK, or an ACK beyond it without one.
+  if (c.tlpIsRetrans && !dsack && ack === c.tlpEnd) return;
   c.tlpOut = false;
-  if (c.tlpIsRetrans && !dsack && c.recovery === Recovery.Open && seqGt(ack, c.tlpEnd))
+  if (c.tlpIsRetrans && !dsack && c.recovery === Recovery.Open) {
     c.cc.onLoss((c.sndNxt - c.sndUna) | 0, c.effSndMss, now);
+    c.cc.cwnd = Math.max(2 * c.effSndMss, c.cc.ssthresh);
+  }
 }
 
 /** RFC 8985 7.3: the end of what is in flight, for the probe. */

@@ -94,6 +94,7 @@ function onRetransmitTimeout(c: Connection, now: Millis): void {
     c.cc.onTimeout((c.sndNxt - c.sndUna) | 0, c.effSndMss, now);
     c.undoTs = 0;
     c.undoRetrans = 0;
+    c.undoUna = c.sndUna;
   } else c.cc.cwnd = c.effSndMss;
   c.recovery = Recovery.Loss;
   c.recover = c.sndNxt;

@@ -303,6 +303,8 @@ export interface IcmpErrorFields {
   srcPort: number;
   dstPort: number;
   seq: number;
+  /** Total length of the quoted packet. */
+  totalLength?: number;
 }
 
 /** An ICMP error that quotes the IPv4 header and first eight bytes of a TCP segment (RFC 792). */
@@ -313,7 +315,7 @@ export function icmpError(o: IcmpErrorFields): Uint8Array {
   view.setUint8(1, o.code);
   view.setUint16(6, o.mtu);
   view.setUint8(8, 0x45);
-  view.setUint16(10, 1500);
+  view.setUint16(10, o.totalLength ?? 1500);
   view.setUint16(14, 0x4000);
   view.setUint8(16, 63);
   view.setUint8(17, 6);

@@ -292,7 +292,15 @@ export class Script implements HostWorld, FlowWorld {
   // --- ICMP.
 
   /** The guest reports an error about a segment of ours with relative sequence number `seq`. */
-  guestIcmp(o: { type: number; code: number; mtu?: number; seq: number; flow?: ScriptFlow; guestPort?: number }): void {
+  guestIcmp(o: {
+    type: number;
+    code: number;
+    mtu?: number;
+    seq: number;
+    totalLength?: number;
+    flow?: ScriptFlow;
+    guestPort?: number;
+  }): void {
     const f = o.flow ?? this.flow;
     const p = icmpError({
       type: o.type,
@@ -303,6 +311,7 @@ export class Script implements HostWorld, FlowWorld {
       srcPort: f.remotePort,
       dstPort: o.guestPort ?? f.guestPort,
       seq: f.ourIsn + o.seq,
+      ...(o.totalLength !== undefined && { totalLength: o.totalLength }),
     });
     this.log(`V> ICMP ${o.type}/${o.code} about ${o.seq}${o.mtu === undefined ? '' : ` mtu ${o.mtu}`}`);
     this.#input(

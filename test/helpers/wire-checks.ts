@@ -168,7 +168,8 @@ export class WireChecks {
     const limit = Math.min(this.#guestSyn?.mss ?? 536, this.#options.mtu - 40);
     if (s.payload.length + s.optionBytes > limit)
       fail(`${s.payload.length} bytes and ${s.optionBytes} of options exceed the MSS ${limit}`);
-    const end = s.seq + s.payload.length;
+    // FIN has a place in the window as a byte has.
+    const end = s.seq + s.payload.length + (s.flags & 1);
     if (this.#guestEdge !== undefined && diff(end, this.#guestEdge) > 0)
       fail(`data ${diff(end, this.#guestEdge)} bytes beyond the window`);
     if (!this.#options.payload) return;

@@ -153,7 +153,7 @@ script('TCP-ICM-04 MTU 0: the next plateau; MTU too small: clamped; MTU not smal
   s.guestIcmp({ type: 3, code: 4, mtu: 0, seq: 1 });
   must(s.connection!.effSndMss === 1492 - 40, `MSS ${s.connection!.effSndMss}`);
   s.drain();
-  s.guestIcmp({ type: 3, code: 4, mtu: 0, seq: 1 });
+  s.guestIcmp({ type: 3, code: 4, mtu: 0, seq: 1, totalLength: 1492 });
   must(s.connection!.effSndMss === 1006 - 40, `MSS ${s.connection!.effSndMss}`);
   s.drain();
   s.guestIcmp({ type: 3, code: 4, mtu: 68, seq: 1 });
