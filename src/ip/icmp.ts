@@ -168,8 +168,8 @@ export class QuoteView {
 /** Turns an echo request of a length checked before into its reply, where it lies: type and checksum change (RFC 1624). */
 export function echoReplyInPlace(buf: Uint8Array, off: number): void {
   setU8(buf, off, ICMP_ECHO_REPLY);
-  // HC' = ~(~HC + ~m + m') with m = 0x0800 and m' = 0.
-  setU16(buf, off + 2, finish((~getU16(buf, off + 2) & 0xffff) + 0xf7ff));
+  // HC' = ~(~HC + ~m + m') with m = 0x0800 and m' = 0. Of a message that is all zero 0 would be wrong, and 0xffff is right for all.
+  setU16(buf, off + 2, finish((~getU16(buf, off + 2) & 0xffff) + 0xf7ff) || 0xffff);
 }
 
 /**
