@@ -121,15 +121,15 @@ export const RECEIVING: readonly Mutant[] = [
       'RFC 5961 3 (TCP-RST-02)',
       'any RST in the window ends the connection',
       'reset',
-      'if (left === 0 || (beyondSack && left > 0)) {',
-      'if (left >= 0) {',
+      'if (left === 0 || beyondSack) {',
+      'if (left >= 0 || beyondSack) {',
     ],
     [
       'rst-at-sack-edge',
       'RFC 5961 3 (TCP-RST-04)',
       'a RST right behind what was reported by SACK is challenged only',
       'reset',
-      'if (left === 0 || (beyondSack && left > 0)) {',
+      'if (left === 0 || beyondSack) {',
       'if (left === 0) {',
     ],
     [

@@ -69,6 +69,8 @@ export class HostFlow implements FlowOwner {
   #completed = 0;
   #lent = 0;
   #lastRead = 0;
+  /** Bytes that the read under way may bring. */
+  #asked = 0;
   #paused = false;
   /** Bytes read that found no room: at most one read's worth. */
   #spill: Buffer | undefined;
@@ -85,7 +87,11 @@ export class HostFlow implements FlowOwner {
 
   /** For `net.connect` and adopted sockets: where the host's bytes go. */
   readonly onread = {
-    buffer: (): Buffer => this.#nextBuffer(),
+    buffer: (): Buffer => {
+      const buffer = this.#nextBuffer();
+      this.#asked = buffer.length;
+      return buffer;
+    },
     callback: (bytes: number): boolean => this.#received(bytes),
   };
 
@@ -203,12 +209,15 @@ export class HostFlow implements FlowOwner {
       this.#pause();
       return false;
     }
-    if (!this.#guestEnded) return true;
+    if (!this.#guestEnded || bytes === this.#asked) return true;
     // Reading anew from the next round on: libuv (before Node 24) takes a reset behind a short read for an end otherwise.
-    setImmediate(() => {
-      if (!this.#over && !this.#paused) this.#socket?.resume();
-    });
+    setImmediate(resumeReading, this);
     return false;
+  }
+
+  /** Goes on where a read was the last of its round. */
+  readOn(): void {
+    if (!this.#over && !this.#paused) this.#socket?.resume();
   }
 
   #pause(): void {
@@ -342,4 +351,9 @@ export class HostFlow implements FlowOwner {
   get established(): boolean {
     return this.#established;
   }
+}
+
+/** For `setImmediate`, without a closure a read. */
+function resumeReading(flow: HostFlow): void {
+  flow.readOn();
 }

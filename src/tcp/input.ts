@@ -131,7 +131,7 @@ function synchronized(c: Connection, seg: SegmentView, now: Millis): Verdict {
     // Second: RST, by its sequence number alone (RFC 5961 3.2, RFC 9293 MUST-66).
     const beyondSack =
       c.sackOk && c.assembler !== undefined && c.assembler.count > 0 && seg.segSeq === c.assembler.rightmost;
-    if (left === 0 || (beyondSack && left > 0)) {
+    if (left === 0 || beyondSack) {
       stats.resetsFromGuest++;
       c.close(c.state === State.SynReceived && c.active ? CloseReason.Refused : CloseReason.GuestReset, true);
     } else if (left > 0 && left < wnd) challengeAck(c, now);

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { levelOf, settledLevel, startDaemon } from '../helpers/daemon.ts';
-import { howEnded, serve, sink, source, sourceHash } from '../helpers/host-servers.ts';
+import { answering, howEnded, serve, sink, source, sourceHash } from '../helpers/host-servers.ts';
 import { Namespace } from '../helpers/namespace.ts';
 import { GATEWAY, GuestAgent, HOST_ALIAS } from '../helpers/namespace-guest.ts';
 import { needsNamespace } from '../helpers/requirements.ts';
@@ -87,17 +87,7 @@ t.test('Linux behind faulty links', { skip: needsNamespace() }, async (test) => 
     {},
     test,
   );
-  const answer = await serve(
-    (socket: Socket) => {
-      let text = '';
-      socket.on('data', (chunk: Buffer) => {
-        text += chunk.toString();
-      });
-      socket.once('end', () => socket.end(`got ${text}`));
-    },
-    { allowHalfOpen: true },
-    test,
-  );
+  const answer = await answering(test);
   const wanted = sourceHash(BYTES);
 
   const run = async ({ seed, agent }: Station): Promise<void> => {

@@ -104,6 +104,21 @@ export function sink(test?: Test): Promise<TestServer> {
   );
 }
 
+/** Reads to the client's FIN, and answers `got TEXT` after it. */
+export function answering(test?: Test): Promise<TestServer> {
+  return serve(
+    (socket) => {
+      let text = '';
+      socket.on('data', (chunk: Buffer) => {
+        text += chunk.toString();
+      });
+      socket.on('end', () => socket.end(`got ${text}`));
+    },
+    { allowHalfOpen: true },
+    test,
+  );
+}
+
 /** Sends back what comes. */
 export function echo(test?: Test): Promise<TestServer> {
   return serve((socket) => socket.pipe(socket), {}, test);

@@ -3,7 +3,7 @@
 
 import t from 'tap';
 import { CLEAN, type FaultProfile, type Span } from './faulty-link.ts';
-import type { Program } from './program.ts';
+import { PLAIN_LIMITS, type Program } from './program.ts';
 import { World } from './world.ts';
 
 const MINUTE_MS = 60_000;
@@ -17,13 +17,7 @@ function program(kind: 'simple' | 'stack', faults: { toGuest?: object; toHost?: 
     seed: 11,
     mtu: 1500,
     memoryBytes: 16 * 1024 * 1024,
-    limits: {
-      rcvBufMax: 2 * 1024 * 1024,
-      rcvBufInitial: 65_536,
-      sndBufMax: 2 * 1024 * 1024,
-      oooRanges: 128,
-      congestion: 'cubic',
-    },
+    limits: PLAIN_LIMITS,
     guests: [
       {
         kind,

@@ -54,6 +54,15 @@ export interface Limits {
   congestion: 'cubic' | 'new-reno';
 }
 
+/** Where limits are not the subject. */
+export const PLAIN_LIMITS: Limits = {
+  rcvBufMax: 2 * 1024 * 1024,
+  rcvBufInitial: 65_536,
+  sndBufMax: 2 * 1024 * 1024,
+  oooRanges: 128,
+  congestion: 'cubic',
+};
+
 export interface GuestPlan {
   kind: 'simple' | 'stack';
   tcp: PeerTcpOptions;

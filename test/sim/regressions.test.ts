@@ -8,7 +8,7 @@ import { ReceiveBuffer } from '../../src/tcp/receive-buffer.ts';
 import { State } from '../../src/tcp/state.ts';
 import { WindowBudget } from '../../src/tcp/window-budget.ts';
 import { CLEAN, type FaultProfile } from './faulty-link.ts';
-import type { Action, FlowPlan, Program } from './program.ts';
+import { type Action, type FlowPlan, PLAIN_LIMITS, type Program } from './program.ts';
 import { pathProgram, type QualityCase } from './quality.ts';
 import { SimpleConnection } from './simple-connection.ts';
 import type { PeerTcpOptions } from './simple-tcp.ts';
@@ -55,13 +55,7 @@ function program(s: Small): Program {
     seed: 1,
     mtu,
     memoryBytes: 16 * 1024 * 1024,
-    limits: {
-      rcvBufMax: 2 * 1024 * 1024,
-      rcvBufInitial: 65_536,
-      sndBufMax: 2 * 1024 * 1024,
-      oooRanges: 128,
-      congestion: 'cubic',
-    },
+    limits: PLAIN_LIMITS,
     guests: [{ kind: 'simple', tcp: { ...PEER, mss: mtu - 40, ...s.peer } }],
     flows: [{ ...FLOW, ...s.flow }],
     toGuest: { ...CLEAN, delayMs: 5, ...s.toGuest },
