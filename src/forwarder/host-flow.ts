@@ -8,10 +8,10 @@
 // any other begins, and the bytes are copied to the flow's send ring. A flow whose reads are large gets its next read straight
 // into the ring. When the ring is full reading stops, and the host's own TCP holds the sender back.
 
-import type net from 'node:net';
 import type { Clock, Millis } from '../base/clock.ts';
+import type { HostStream, StreamOwner } from '../host/stream.ts';
 import { CloseReason, type FlowOwner, type TcpFlow } from '../stack/ports.ts';
-import { errnoOf, refuseReasonOf } from './errno.ts';
+import { refuseReasonOf } from './errno.ts';
 
 /** Reads of at least this size move a flow to reading into its own ring. */
 const BULK_BYTES = 32 * 1024;
@@ -52,10 +52,10 @@ export class HostFlowStats {
   memoryWaits = 0;
 }
 
-export class HostFlow implements FlowOwner {
+export class HostFlow implements FlowOwner, StreamOwner {
   readonly flow: TcpFlow;
   readonly #context: HostFlowContext;
-  #socket: net.Socket | undefined;
+  #stream: HostStream | undefined;
   /** The dial is under way: the guest has not been answered. */
   #dialling = false;
   #established: boolean;
@@ -65,8 +65,6 @@ export class HostFlow implements FlowOwner {
   #guestEnded = false;
   /** Bytes of the receive ring that the kernel has not taken yet. */
   #writing = 0;
-  #issued = 0;
-  #completed = 0;
   #lent = 0;
   #lastRead = 0;
   /** Bytes that the read under way may bring. */
@@ -85,26 +83,12 @@ export class HostFlow implements FlowOwner {
     this.#onWritten = () => this.#written();
   }
 
-  /** For `net.connect` and adopted sockets: where the host's bytes go. */
-  readonly onread = {
-    buffer: (): Buffer => {
-      const buffer = this.#nextBuffer();
-      this.#asked = buffer.length;
-      return buffer;
-    },
-    callback: (bytes: number): boolean => this.#received(bytes),
-  };
-
-  /** Takes the socket; a connecting one answers the guest when it is connected. */
-  attach(socket: net.Socket, dialling: boolean): void {
-    this.#socket = socket;
+  /** Takes the stream; a connecting one answers the guest when it is connected. */
+  attach(stream: HostStream, dialling: boolean): void {
+    this.#stream = stream;
     this.#dialling = dialling;
     this.#context.live.add(this);
-    socket.on('error', (error) => this.#onError(error));
-    socket.on('close', () => this.#onClose());
-    socket.on('end', () => this.#onHostEnd());
-    if (dialling) socket.on('connect', () => this.#onConnect());
-    else socket.resume();
+    stream.resume();
   }
 
   /** The daemon stops: the host's side is reset too. */
@@ -118,20 +102,19 @@ export class HostFlow implements FlowOwner {
 
   // --- The host's events.
 
-  #onConnect(): void {
+  onConnect(): void {
     if (!this.#dialling || this.#over) return;
     this.#dialling = false;
     this.flow.accept(this.#context.clock.now());
-    this.#socket?.resume();
   }
 
-  #onError(error: Error): void {
+  onError(errno: string): void {
     if (this.#over) return;
     const now = this.#context.clock.now();
     if (this.#dialling) {
       this.#context.stats.dialFailed++;
       this.#over = true;
-      this.flow.refuse(refuseReasonOf(errnoOf(error)), now);
+      this.flow.refuse(refuseReasonOf(errno), now);
       this.flow.release();
       this.#drop(false);
     } else this.#onReset();
@@ -145,11 +128,11 @@ export class HostFlow implements FlowOwner {
     this.#drop(false);
   }
 
-  #onHostEnd(): void {
+  onEnd(): void {
     if (this.#hostEnded || this.#over) return;
     // A reset that came together with data is told as an end by the libuv of Node 20; the kernel knows no peer then any more.
-    // (After the guest's own FIN it never does: `#received` sees to that case.)
-    if (!this.#guestEnded && this.#socket?.remoteAddress === undefined) {
+    // (After the guest's own FIN it never does: `onRead` sees to that case.)
+    if (!this.#guestEnded && this.#stream?.hasPeer !== true) {
       this.#onReset();
       return;
     }
@@ -158,7 +141,7 @@ export class HostFlow implements FlowOwner {
     if (this.#spill === undefined) this.flow.shutdown(this.#context.clock.now());
   }
 
-  #onClose(): void {
+  onClose(): void {
     this.#context.live.delete(this);
     clearTimeout(this.#retry);
     if (this.#over) return;
@@ -173,6 +156,12 @@ export class HostFlow implements FlowOwner {
   }
 
   // --- Host to guest.
+
+  readBuffer(): Uint8Array {
+    const buffer = this.#nextBuffer();
+    this.#asked = buffer.length;
+    return buffer;
+  }
 
   #nextBuffer(): Buffer {
     const { scratch, mem } = this.#context;
@@ -191,7 +180,7 @@ export class HostFlow implements FlowOwner {
     return mem.subarray(off, off + this.#lent);
   }
 
-  #received(bytes: number): boolean {
+  onRead(bytes: number): boolean {
     const { clock, scratch, stats } = this.#context;
     const now = clock.now();
     this.#lastRead = bytes;
@@ -217,7 +206,7 @@ export class HostFlow implements FlowOwner {
 
   /** Goes on where a read was the last of its round. */
   readOn(): void {
-    if (!this.#over && !this.#paused) this.#socket?.resume();
+    if (!this.#over && !this.#paused) this.#stream?.resume();
   }
 
   #pause(): void {
@@ -259,7 +248,7 @@ export class HostFlow implements FlowOwner {
       return;
     }
     this.#paused = false;
-    this.#socket?.resume();
+    this.#stream?.resume();
   }
 
   // --- Guest to host.
@@ -271,32 +260,29 @@ export class HostFlow implements FlowOwner {
 
   onReadable(now: Millis): void {
     const { flow } = this;
-    const socket = this.#socket;
-    if (socket === undefined || this.#over) return;
+    const stream = this.#stream;
+    if (stream === undefined || this.#over) return;
     const { mem, stats } = this.#context;
     while (this.#writing === 0) {
       const len = flow.readable;
       if (len === 0) break;
       const off = flow.readableOffset;
-      this.#issued++;
       stats.bytesToHost += len;
-      flow.pin();
-      socket.write(mem.subarray(off, off + len), this.#onWritten);
-      if (this.#over) return;
-      if (socket.writableLength === 0) flow.consume(len, now);
-      else {
-        this.#writing = len;
-        stats.writesPending++;
+      if (stream.write(mem.subarray(off, off + len), this.#onWritten)) {
+        flow.consume(len, now);
+        continue;
       }
+      flow.pin();
+      this.#writing = len;
+      stats.writesPending++;
     }
     if (flow.ended && this.#writing === 0) this.#endHost();
   }
 
-  /** A write has completed; only the last one of those issued can have been waited for. */
+  /** The write that waited is over. */
   #written(): void {
-    this.#completed++;
-    if (this.#writing === 0 || this.#completed < this.#issued || this.#over) return;
     const len = this.#writing;
+    if (len === 0 || this.#over) return;
     this.#writing = 0;
     const now = this.#context.clock.now();
     this.flow.consume(len, now);
@@ -306,7 +292,7 @@ export class HostFlow implements FlowOwner {
   #endHost(): void {
     if (this.#guestEnded) return;
     this.#guestEnded = true;
-    this.#socket?.end();
+    this.#stream?.end();
   }
 
   // --- The end.
@@ -331,18 +317,16 @@ export class HostFlow implements FlowOwner {
     this.flow.commit(0, 0);
   }
 
-  /** Lets go of the socket, with a reset where there is a connection to reset, and of the flow's memory. */
+  /** Lets go of the stream, with a reset where there is a connection to reset, and of the flow's memory. */
   #drop(reset: boolean): void {
-    const socket = this.#socket;
-    this.#socket = undefined;
+    const stream = this.#stream;
+    this.#stream = undefined;
     this.#over = true;
     this.#spill = undefined;
     clearTimeout(this.#retry);
     this.#context.live.delete(this);
-    if (socket !== undefined && !socket.destroyed) {
-      if (reset && !this.#dialling && !socket.connecting) socket.resetAndDestroy();
-      else socket.destroy();
-    }
+    if (reset) stream?.reset();
+    else stream?.destroy();
     this.#lent = 0;
     this.flow.release();
   }

@@ -1,12 +1,11 @@
 // Guests' outgoing TCP: decides what a destination stands for, dials it with an ordinary socket, and joins the two. The host is
 // dialled first and the guest answered after, so a refused port is refused in the guest too.
 
-import net from 'node:net';
 import type { Clock, Millis } from '../base/clock.ts';
+import { dialTcp } from '../host/host-stream.ts';
 import type { FlowAcceptor, FlowOwner, TcpFlow } from '../stack/ports.ts';
 import { RefuseReason } from '../stack/ports.ts';
 import { Destination, type Destinations, refusalOf } from './destination.ts';
-import { errnoOf, refuseReasonOf } from './errno.ts';
 import { HostFlow, type HostFlowContext, HostFlowStats, SCRATCH_BYTES } from './host-flow.ts';
 
 /** A service of the gateway behind a TCP port (DNS). */
@@ -64,20 +63,8 @@ export class TcpForwarder implements FlowAcceptor {
     const hostFlow = new HostFlow(flow, this.context, false);
     flow.owner = hostFlow;
     this.stats.dialled++;
-    try {
-      const socket = net.connect({
-        host: this.#destinations.dialAddress(flow.remote, kind).toString(),
-        port: flow.remotePort,
-        allowHalfOpen: true,
-        noDelay: true,
-        onread: hostFlow.onread,
-      });
-      hostFlow.attach(socket, true);
-    } catch (error) {
-      // Out of descriptors and the like can be thrown at once.
-      this.stats.dialFailed++;
-      flow.refuse(refuseReasonOf(errnoOf(error)), now);
-    }
+    const address = this.#destinations.dialAddress(flow.remote, kind).toString();
+    hostFlow.attach(dialTcp(address, flow.remotePort, hostFlow), true);
   }
 
   /** Resets every host connection: the daemon stops. */

@@ -2,7 +2,8 @@
 // that "the only VM" may come and go. Clients appear to the guest as the gateway.
 
 import net from 'node:net';
-import { adoptSocket } from '../host/adopt-socket.ts';
+import { ACCEPT_OPTIONS, acceptStreams } from '../host/host-stream.ts';
+import type { Arrival } from '../host/stream.ts';
 import type { IpAddress } from '../ip/address.ts';
 import type { GuestConnector } from '../stack/ports.ts';
 import { HostFlow, type HostFlowContext } from './host-flow.ts';
@@ -49,9 +50,7 @@ export class TcpPublisher {
     guestOf: () => IpAddress | undefined,
     guestPort: number,
   ): Promise<PublishedTcp> {
-    const server = net.createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, (socket) =>
-      this.#onClient(socket, guestOf, guestPort),
-    );
+    const server = net.createServer(ACCEPT_OPTIONS);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen({ host: host.toString(), port, ipv6Only: !host.isV4, backlog: 1024 }, () => {
@@ -59,6 +58,7 @@ export class TcpPublisher {
         resolve();
       });
     });
+    acceptStreams(server, (arrival) => this.#onClient(arrival, guestOf, guestPort));
     // Accepting may fail later (out of descriptors): the listener lives on, the client is refused by the kernel or waits.
     server.on('error', () => {
       this.stats.refused++;
@@ -78,21 +78,20 @@ export class TcpPublisher {
     };
   }
 
-  #onClient(accepted: net.Socket, guestOf: () => IpAddress | undefined, guestPort: number): void {
+  #onClient(arrival: Arrival, guestOf: () => IpAddress | undefined, guestPort: number): void {
     const { connector, context, source } = this.#options;
     this.stats.clients++;
     const guest = guestOf();
     const flow = guest === undefined ? undefined : connector.connect(source, guest, guestPort, context.clock.now());
     if (flow === undefined) {
       this.stats.refused++;
-      accepted.on('error', () => {});
-      accepted.resetAndDestroy();
+      arrival.refuse();
       return;
     }
     const hostFlow = new HostFlow(flow, context, false);
     flow.owner = hostFlow;
     context.stats.accepted++;
-    hostFlow.attach(adoptSocket(accepted, { onread: hostFlow.onread, allowHalfOpen: true }), false);
+    hostFlow.attach(arrival.adopt(hostFlow), false);
   }
 
   close(): void {

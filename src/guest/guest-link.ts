@@ -3,7 +3,6 @@
 
 import net from 'node:net';
 import { Slab } from '../base/slab.ts';
-import type { OnRead } from '../host/adopt-socket.ts';
 import { FrameWriter, keptBlockBytes } from '../link/frame-writer.ts';
 import { type FrameFormat, FrameReader, readBlockBytes } from '../link/framing.ts';
 import { LinkCounters } from '../link/link-counters.ts';
@@ -86,9 +85,9 @@ export class GuestLink {
     let vif: VpnkitVif | undefined;
     let ready: () => void = () => {};
     let fail: (error: Error) => void = () => {};
-    const onread: OnRead & { callback(bytes: number): boolean } = {
+    const onread = {
       buffer: () => mem.subarray(reader.roomOffset, reader.roomOffset + reader.room),
-      callback: (n) => {
+      callback: (n: number): boolean => {
         reader.received(n);
         if (made.link !== undefined) return made.link.#received();
         if (shake === undefined) return true;
@@ -172,10 +171,14 @@ export class GuestLink {
   #write(bytes: Uint8Array, done: () => void): boolean {
     if (this.#closed) {
       queueMicrotask(done);
-      return true;
+      return false;
     }
-    this.#socket.write(bytes, done);
-    return this.#socket.writableLength === 0;
+    let taken = false;
+    this.#socket.write(bytes, () => {
+      if (!taken) done();
+    });
+    taken = this.#socket.writableLength === 0;
+    return taken;
   }
 
   #end(reason: string): void {

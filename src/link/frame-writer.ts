@@ -26,8 +26,9 @@ const KEPT_MIN_BYTES = 16 * 1024;
 /** The socket as the writer sees it. */
 export interface BatchSink {
   /**
-   * Writes `bytes`, which stay as they are until `done` is called, also after a failure.
-   * @returns true if the kernel took all of them before this returned, so that the memory is free at once (`done` still comes).
+   * Writes `bytes`.
+   * @returns true if the kernel took all of them before this returned; otherwise they stay as they are until `done` is called, which
+   * it is also after a failure.
    */
   write(bytes: Uint8Array, done: () => void): boolean;
 }
@@ -42,8 +43,6 @@ class Batch {
   fill = 0;
   /** The kernel has not taken all of it yet. */
   busy = false;
-  /** Writes whose `done` has not come. */
-  pending = 0;
 
   constructor(kept: boolean, onDone: (batch: Batch) => void) {
     this.kept = kept;
@@ -174,7 +173,6 @@ export class FrameWriter implements Egress {
     }
     const end = batch.off + batch.fill;
     batch.fill = 0;
-    batch.pending++;
     this.#counters.txWrites++;
     if (this.#sink.write(this.#mem.subarray(batch.off, end), batch.done)) {
       this.#release(batch);
@@ -225,10 +223,9 @@ export class FrameWriter implements Egress {
     batch.off = -1;
   }
 
-  /** A write is over. Of a batch whose memory was free at once there may be several to come, in order. */
+  /** A write that was waited for is over. */
   #written(batch: Batch): void {
-    batch.pending--;
-    if (this.#closed || !batch.busy || batch.pending > 0) return;
+    if (this.#closed || !batch.busy) return;
     batch.busy = false;
     this.#release(batch);
     if (!this.#waiting) return;

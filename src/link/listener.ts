@@ -5,8 +5,8 @@
 // connect to `uds_path_PORT`, HyperKit to a folder of sockets), so a listener on that path is the vsock link.
 
 import net from 'node:net';
-import { adoptSocket, type OnReadSocketOptions } from '../host/adopt-socket.ts';
 import { ExitCode } from '../host/exit-code.ts';
+import { adoptStream } from '../host/host-stream.ts';
 import { errnoOf, OperatorError } from '../host/operator-error.ts';
 import { listenOnSocketFile, type SocketFile } from '../host/socket-file.ts';
 import { inspectSocket, pipeProblem } from './inherited-fd.ts';
@@ -80,9 +80,10 @@ export class LinkListener {
       case 'stdio': {
         const problem = pipeProblem(0) ?? pipeProblem(1);
         if (problem !== undefined) throw this.#badFd(problem, 'connect stdin and stdout to pipes or sockets');
-        this.#addOnly((onread) => {
-          const reading: OnReadSocketOptions = { fd: 0, readable: true, writable: false, onread };
-          return { input: new net.Socket(reading), output: new net.Socket({ fd: 1, readable: false, writable: true }) };
+        this.#addOnly((owner) => {
+          const input = unreadSocket({ fd: 0, readable: true, writable: false });
+          const output = unreadSocket({ fd: 1, readable: false, writable: true });
+          return { input: adoptStream(input, owner), output: adoptStream(output, owner) };
         });
         return;
       }
@@ -114,10 +115,10 @@ export class LinkListener {
     const want = 'pass a stream socket, connected or listening';
     if ('wrong' in found) throw this.#badFd(found.wrong, want);
     if (found.kind === 'connected') {
-      this.#addOnly((onread) => {
-        const options: OnReadSocketOptions = { fd, readable: true, writable: true, allowHalfOpen: true, onread };
-        const socket = new net.Socket(options);
-        return { input: socket, output: socket };
+      this.#addOnly((owner) => {
+        const socket = unreadSocket({ fd, readable: true, writable: true, allowHalfOpen: true });
+        const stream = adoptStream(socket, owner);
+        return { input: stream, output: stream };
       });
       return;
     }
@@ -159,10 +160,10 @@ export class LinkListener {
     // While it waits for memory it is not read, but it can fail.
     socket.on('error', () => {});
     const source: LinkSource = {
-      open: (onread) => {
+      open: (owner) => {
         if (socket.destroyed) throw new Error('closed before it could be served');
-        const adopted = adoptSocket(socket, { onread, allowHalfOpen: true });
-        return { input: adopted, output: adopted };
+        const stream = adoptStream(socket, owner);
+        return { input: stream, output: stream };
       },
       discard: () => socket.destroy(),
     };
@@ -207,4 +208,9 @@ export class LinkListener {
       cause,
     });
   }
+}
+
+/** A socket around a descriptor that reads nothing until it is adopted (the type package leaves `manualStart` out). */
+function unreadSocket(options: net.SocketConstructorOpts): net.Socket {
+  return new net.Socket({ ...options, manualStart: true } as net.SocketConstructorOpts);
 }

@@ -7,11 +7,10 @@
 // Memory is given back at the sockets' 'close' event and not before: when the stack itself ends the link in the middle of a
 // call, it may still read the frame or write its answer.
 
-import type net from 'node:net';
 import type { Clock, Millis } from '../base/clock.ts';
-import type { OnRead } from '../host/adopt-socket.ts';
 import type { Timers } from '../host/host-clock.ts';
 import type { PacketMemory } from '../host/packet-memory.ts';
+import type { HostStream, StreamOwner } from '../host/stream.ts';
 import type { LinkHost, LinkPort } from '../stack/ports.ts';
 import { FrameWriter, keptBlockBytes } from './frame-writer.ts';
 import { type FrameFormat, FrameReader, MAX_FRAME_BYTES, readBlockBytes } from './framing.ts';
@@ -41,21 +40,21 @@ export interface LinkContext {
   readonly log: LinkLog;
 }
 
-/** Where one link reads and writes; mostly one socket twice. */
-export interface LinkSockets {
-  readonly input: net.Socket;
-  readonly output: net.Socket;
+/** Where one link reads and writes; mostly one stream twice. */
+export interface LinkStreams {
+  readonly input: HostStream;
+  readonly output: HostStream;
 }
 
 /** A connection not opened yet: opening needs the read block, which may have to wait for memory. */
 export interface LinkSource {
-  open(onread: OnRead): LinkSockets;
+  open(owner: StreamOwner): LinkStreams;
   /** Closes it unopened. */
   discard(): void;
 }
 
 /** One VM's connection. */
-export class VmLink {
+export class VmLink implements StreamOwner {
   readonly name: string;
   readonly format: FrameFormat;
   readonly mtu: number;
@@ -65,11 +64,12 @@ export class VmLink {
   readonly #onGone: (link: VmLink) => void;
   #reader: FrameReader | undefined;
   #writer: FrameWriter | undefined;
-  #sockets: LinkSockets | undefined;
+  #streams: LinkStreams | undefined;
+  #whole: Uint8Array | undefined;
   #handshake: VpnkitHandshake | undefined;
   #port: LinkPort | undefined;
   #readBlock = -1;
-  #openSockets = 0;
+  #openStreams = 0;
   #cancelTimer: (() => void) | undefined;
   #now: Millis = 0;
   #ended = false;
@@ -134,12 +134,12 @@ export class VmLink {
       { event: 'link.closed', link: this.name, reason, rxFrames: c.rxFrames, txFrames: c.txFrames },
       'VM disconnected',
     );
-    if (this.#sockets === undefined) {
+    if (this.#streams === undefined) {
       this.#source.discard();
       this.#free();
     } else {
-      this.#sockets.input.destroy();
-      if (this.#sockets.output !== this.#sockets.input) this.#sockets.output.destroy();
+      this.#streams.input.destroy();
+      if (this.#streams.output !== this.#streams.input) this.#streams.output.destroy();
     }
     this.#port?.close(this.#context.clock.now());
     if (this.#uuid !== '') this.#context.identities.disconnected(this.#uuid);
@@ -170,34 +170,51 @@ export class VmLink {
       () => this.#port?.writable(this.#context.clock.now()),
       (reason) => this.#closeByStack(reason),
     );
-    const whole = mem.subarray(reader.roomOffset, reader.roomOffset + reader.room);
-    const onread: OnRead = {
-      buffer: () => (reader.room === size ? whole : mem.subarray(reader.roomOffset, reader.roomOffset + reader.room)),
-      callback: (n) => this.#received(n),
-    };
-    let sockets: LinkSockets;
+    this.#whole = mem.subarray(reader.roomOffset, reader.roomOffset + size);
+    let streams: LinkStreams;
     try {
-      sockets = this.#source.open(onread);
+      streams = this.#source.open(this);
     } catch (error) {
       this.#ended = true;
       this.#free();
       throw error;
     }
-    this.#sockets = sockets;
-    const { input, output } = sockets;
-    for (const socket of input === output ? [input] : [input, output]) {
-      this.#openSockets++;
-      socket.on('error', (error: NodeJS.ErrnoException) => this.close(error.code ?? error.message));
-      socket.on('close', () => {
-        this.close('closed');
-        if (--this.#openSockets === 0) this.#free();
-      });
-    }
-    input.on('end', () => this.close('closed by the VM'));
+    this.#streams = streams;
+    const { input, output } = streams;
+    this.#openStreams = input === output ? 1 : 2;
     this.#context.log.info({ event: 'link.connected', link: this.name, mtu: this.mtu }, 'VM connected');
     if (format === 'qemu') this.#attach();
     else this.#beginHandshake(output);
     input.resume();
+  }
+
+  // --- The streams' events.
+
+  onConnect(): void {}
+
+  readBuffer(): Uint8Array {
+    const { mem } = this.#context.memory;
+    const reader = this.#reader;
+    const whole = this.#whole;
+    if (reader === undefined || whole === undefined) return mem.subarray(0, 0);
+    return reader.room === whole.length ? whole : mem.subarray(reader.roomOffset, reader.roomOffset + reader.room);
+  }
+
+  onRead(bytes: number): boolean {
+    return this.#received(bytes);
+  }
+
+  onEnd(): void {
+    this.close('closed by the VM');
+  }
+
+  onError(errno: string): void {
+    this.close(errno);
+  }
+
+  onClose(): void {
+    this.close('closed');
+    if (--this.#openStreams === 0) this.#free();
   }
 
   #attach(): void {
@@ -212,8 +229,8 @@ export class VmLink {
     if (this.#ended) this.#port.close(now);
   }
 
-  #beginHandshake(output: net.Socket): void {
-    this.#handshake = new VpnkitHandshake(this.#context.identities, this.mtu, (bytes) => output.write(bytes));
+  #beginHandshake(output: HostStream): void {
+    this.#handshake = new VpnkitHandshake(this.#context.identities, this.mtu, (bytes) => output.write(bytes, nothing));
     this.#cancelTimer = this.#context.timers.after(HANDSHAKE_TIMEOUT_MS, () => {
       this.#handshakeFailed('it took longer than 10 s');
       this.close('handshake timed out');
@@ -258,7 +275,7 @@ export class VmLink {
       this.#handshakeFailed(handshake.failure);
       this.#cancelTimer?.();
       this.#cancelTimer = this.#context.timers.after(FAREWELL_MS, () => this.close('handshake failed'));
-      this.#sockets?.output.end(() => this.close('handshake failed'));
+      this.#streams?.output.end();
     }
     return false;
   }
@@ -269,13 +286,10 @@ export class VmLink {
   }
 
   #write(bytes: Uint8Array, done: () => void): boolean {
-    const output = this.#sockets?.output;
-    if (output === undefined || this.#ended) {
-      queueMicrotask(done);
-      return true;
-    }
-    output.write(bytes, done);
-    return output.writableLength === 0;
+    const output = this.#streams?.output;
+    if (output !== undefined && !this.#ended) return output.write(bytes, done);
+    queueMicrotask(done);
+    return false;
   }
 
   /** The stack is in the middle of something: no more frames now, the rest when it has returned. */
@@ -293,3 +307,5 @@ export class VmLink {
     this.#onGone(this);
   }
 }
+
+function nothing(): void {}

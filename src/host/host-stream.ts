@@ -1,0 +1,47 @@
+// A stream socket of the host as the packet path wants it: reads into our memory, writes that say at once whether the kernel took
+// them, ends, resets. This file picks the way; the two ways are stream-handle (the handle under Node's own
+// `net.Socket`: no stream machinery, a third of the cost for each call) and stream-socket (public API only).
+
+import type net from 'node:net';
+import type { Arrival, HostStream, StreamOwner } from './stream.ts';
+import { acceptHandles, dialHandle, HandleStream, streamBinding, takeHandle } from './stream-handle.ts';
+import { dialSocket, SocketStream } from './stream-socket.ts';
+
+/**
+ * Dials a literal address.
+ * @returns the stream; a failure is told by `onError`, later, also one that is known at once.
+ */
+export function dialTcp(address: string, port: number, owner: StreamOwner): HostStream {
+  return streamBinding === undefined
+    ? dialSocket(address, port, owner)
+    : dialHandle(streamBinding, address, port, owner);
+}
+
+/**
+ * Takes over a socket that nobody has read from: an accepted one (of a server with `pauseOnConnect` and `allowHalfOpen`), or one
+ * around a descriptor. The given socket is used up. Nothing is read before `resume`.
+ */
+export function adoptStream(socket: net.Socket, owner: StreamOwner): HostStream {
+  const handle = streamBinding === undefined ? undefined : takeHandle(socket);
+  if (handle === undefined || streamBinding === undefined) return new SocketStream(socket, owner);
+  return new HandleStream(streamBinding, handle, owner);
+}
+
+/** For `acceptStreams`: the options with which its server is to be made. */
+export const ACCEPT_OPTIONS: net.ServerOpts = { pauseOnConnect: true, allowHalfOpen: true, noDelay: true };
+
+/** Hands every client of a listening server to `onArrival`. The server must have been made with `ACCEPT_OPTIONS`. */
+export function acceptStreams(server: net.Server, onArrival: (arrival: Arrival) => void): void {
+  if (streamBinding !== undefined && acceptHandles(streamBinding, server, onArrival)) return;
+  server.on('connection', (socket) =>
+    onArrival({
+      remoteAddress: socket.remoteAddress,
+      remotePort: socket.remotePort,
+      adopt: (owner) => adoptStream(socket, owner),
+      refuse: () => {
+        socket.on('error', () => {});
+        socket.resetAndDestroy();
+      },
+    }),
+  );
+}
