@@ -30,16 +30,6 @@ export function sumBytes(buf: Uint8Array, off: number, len: number): number {
 }
 
 /**
- * Sums whole blocks of 32 bytes of one memory: the native-order 16-bit words of [off, off+len), unfolded. `len` is a multiple of 32, at
- * most 512 KiB. The WebAssembly kernel (kernel/checksum.as.ts), six times as fast as the loop below.
- */
-export type SumKernel = (off: number, len: number) => number;
-
-/** Below this a call into the kernel costs more than it saves. */
-const KERNEL_MIN_BYTES = 256;
-const KERNEL_MAX_BYTES = 512 * 1024;
-
-/**
  * Sums inside one packet memory through an aligned word view: 176 ns for 1,460 B (byte pairs: 421).
  * Byte order does not matter to the sum (RFC 1071 2.B), so words are added in native order and swapped once at the end.
  */
@@ -47,12 +37,9 @@ export class Checksummer {
   readonly #u8: Uint8Array;
   readonly #u32: Uint32Array;
 
-  readonly #kernel: SumKernel | undefined;
-
-  /** @param u8 a view that starts at a 4-byte boundary of its buffer. @param kernel over the same bytes, offset for offset. */
-  constructor(u8: Uint8Array, kernel?: SumKernel) {
+  /** @param u8 a view that starts at a 4-byte boundary of its buffer. */
+  constructor(u8: Uint8Array) {
     this.#u8 = u8;
-    this.#kernel = kernel;
     this.#u32 = new Uint32Array(u8.buffer, u8.byteOffset, u8.length >>> 2);
   }
 
@@ -60,12 +47,6 @@ export class Checksummer {
   sum(off: number, len: number): number {
     if (len < 64) return sumBytes(this.#u8, off, len);
     const u8 = this.#u8;
-    if (this.#kernel !== undefined && len >= KERNEL_MIN_BYTES && len <= KERNEL_MAX_BYTES) {
-      // Loads need no alignment there, so words are counted from `off` as they are.
-      const blocks = len & ~31;
-      const words = fold(this.#kernel(off, blocks));
-      return (littleEndian ? swap16(words) : words) + sumBytes(u8, off + blocks, len - blocks);
-    }
     const u32 = this.#u32;
     const end = off + len;
     let i = off;

@@ -130,7 +130,7 @@ class Network implements NetworkService {
         hostAlias: hostAlias?.v4,
         mac: parseMac(GATEWAY_MAC)!,
         tcp: { ...DEFAULT_TCP_LIMITS, flowsMax: config.maxFlows },
-        sumKernel: this.#memory.sumKernel,
+        kernel: this.#memory.kernel,
       },
       this.#memory.slab,
       this.#random,

@@ -1,8 +1,8 @@
 // The one packet memory: a WebAssembly.Memory of fixed size, so that a SIMD kernel can work on it in place, and its slab.
 // It owns creation only; blocks are handed out by base/slab. Pages become resident when touched and are never given back.
 
-import type { SumKernel } from '../base/checksum.ts';
-import { CHECKSUM_KERNEL } from '../base/checksum-kernel.ts';
+import { type PacketKernel, PlainKernel } from '../base/packet-kernel.ts';
+import { PACKET_KERNEL } from '../base/packet-kernel-wasm.ts';
 import { SLAB_MIN_BLOCK, Slab } from '../base/slab.ts';
 import { ExitCode } from './exit-code.ts';
 import { OperatorError } from './operator-error.ts';
@@ -21,7 +21,7 @@ export interface WasmMemory {
 declare const WebAssembly: {
   readonly Memory: new (limits: { initial: number; maximum: number }) => WasmMemory;
   readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (module: object, imports: object) => { readonly exports: { readonly sumBlocks: SumKernel } };
+  readonly Instance: new (module: object, imports: object) => { readonly exports: PacketKernel };
 };
 
 /** The memory, a byte view of all of it, and its allocator. */
@@ -30,8 +30,8 @@ export interface PacketMemory {
   /** A Buffer, so that sockets read into it and write from it without wrapping. */
   readonly mem: Buffer<ArrayBuffer>;
   readonly slab: Slab;
-  /** The checksum kernel over this memory; undefined where this engine has no SIMD. */
-  readonly sumKernel: SumKernel | undefined;
+  /** The packet kernel over this memory: WebAssembly, or the plain one where this engine has no SIMD. */
+  readonly kernel: PacketKernel;
 }
 
 /**
@@ -60,13 +60,12 @@ export function createPacketMemory(bytes: number): PacketMemory {
     });
   }
   const mem = Buffer.from(memory.buffer);
-  return { memory, mem, slab: new Slab(mem), sumKernel: loadKernel(memory) };
+  return { memory, mem, slab: new Slab(mem), kernel: loadKernel(memory) ?? new PlainKernel(mem) };
 }
 
-/** The plain loop gives the same sums where the kernel cannot be had. */
-function loadKernel(memory: WasmMemory): SumKernel | undefined {
+function loadKernel(memory: WasmMemory): PacketKernel | undefined {
   try {
-    return new WebAssembly.Instance(new WebAssembly.Module(CHECKSUM_KERNEL), { env: { memory } }).exports.sumBlocks;
+    return new WebAssembly.Instance(new WebAssembly.Module(PACKET_KERNEL), { env: { memory } }).exports;
   } catch {
     return undefined;
   }

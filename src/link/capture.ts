@@ -1,5 +1,5 @@
 // The tap for `--pcap`: wraps what the stack offers to links and what links offer to the stack, so that every frame of every VM
-// passes it in both directions, and nothing at all is in the way when no capture runs. The file is capture-file's.
+// passes it in both directions, one by one, and nothing at all is in the way when no capture runs. The file is capture-file's.
 
 import type { Millis } from '../base/clock.ts';
 import type { Egress, LinkHost, LinkInfo, LinkPort } from '../stack/ports.ts';
@@ -31,6 +31,8 @@ class CaptureEgress implements Egress {
   readonly #file: CaptureFile;
   readonly #tap: CaptureInterface;
   readonly #mem: Uint8Array;
+  runOffset = 0;
+  runStride = 0;
 
   constructor(inner: Egress, file: CaptureFile, tap: CaptureInterface, mem: Uint8Array) {
     this.#inner = inner;
@@ -46,6 +48,21 @@ class CaptureEgress implements Egress {
   commit(off: number, len: number): void {
     this.#file.add(this.#tap, Direction.Outbound, this.#mem, off, len);
     this.#inner.commit(off, len);
+  }
+
+  reserveRun(len: number, count: number): number {
+    const inner = this.#inner;
+    const n = inner.reserveRun?.(len, count) ?? 0;
+    this.runOffset = inner.runOffset ?? 0;
+    this.runStride = inner.runStride ?? 0;
+    return n;
+  }
+
+  commitRun(off: number, len: number, count: number): void {
+    for (let i = 0; i < count; i++) {
+      this.#file.add(this.#tap, Direction.Outbound, this.#mem, off + i * this.runStride, len);
+    }
+    this.#inner.commitRun?.(off, len, count);
   }
 
   flush(): void {

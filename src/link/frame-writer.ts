@@ -77,6 +77,8 @@ export class FrameWriter implements Egress {
   /** The slab had no block when one was last wanted: the kept one serves everybody. */
   #slabFull = false;
   #reserved = 0;
+  runOffset = 0;
+  runStride = 0;
   #waiting = false;
   #closed = false;
 
@@ -159,6 +161,33 @@ export class FrameWriter implements Egress {
     this.#reserved = 0;
     this.#counters.txFrames++;
     this.#counters.txBytes += len;
+    if (batch.fill >= BATCH_FULL_BYTES) this.flush();
+  }
+
+  reserveRun(len: number, count: number): number {
+    const off = this.reserve(len, true);
+    const batch = this.#current;
+    if (off < 0 || batch === undefined) return 0;
+    this.runOffset = off;
+    this.runStride = this.#prefix + len;
+    return Math.min(count, Math.floor((batch.cap - batch.fill) / this.runStride));
+  }
+
+  commitRun(off: number, len: number, count: number): void {
+    const batch = this.#current;
+    if (this.#closed || count === 0) return;
+    const bytes = count * this.runStride;
+    invariant(
+      batch !== undefined && off === this.runOffset && len === this.#reserved,
+      'committed run is the reserved one',
+    );
+    invariant(batch.fill + bytes <= batch.cap, 'committed run is no longer than reserved');
+    for (let at = off - this.#prefix, i = 0; i < count; i++, at += this.runStride)
+      writePrefix(this.#format, this.#mem, at, len);
+    batch.fill += bytes;
+    this.#reserved = 0;
+    this.#counters.txFrames += count;
+    this.#counters.txBytes += count * len;
     if (batch.fill >= BATCH_FULL_BYTES) this.flush();
   }
 

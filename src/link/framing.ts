@@ -58,6 +58,7 @@ export class FrameReader {
   readonly #prefix: number;
   readonly #max: number;
   readonly #onFrame: (off: number, len: number) => void;
+  readonly #onRun: ((frame: number, at: number, end: number) => number) | undefined;
   readonly #counters: LinkCounters;
   #start: number;
   #end: number;
@@ -69,6 +70,8 @@ export class FrameReader {
   /**
    * @param mem the packet memory; the block is [off, off + size) of it and larger than one frame with its prefix.
    * @param onFrame called for every whole frame with its place in `mem`, valid until it returns.
+   * @param onRun called after each frame behind which there is more: may use what lies at [at, end), whole frames with their lengths,
+   *   and counts them itself. @returns bytes used.
    * @param max the longest frame that is read; anything longer ends the link.
    */
   constructor(
@@ -78,6 +81,7 @@ export class FrameReader {
     size: number,
     counters: LinkCounters,
     onFrame: (off: number, len: number) => void,
+    onRun?: (frame: number, at: number, end: number) => number,
     max: number = MAX_FRAME_BYTES,
   ) {
     this.#mem = mem;
@@ -87,6 +91,7 @@ export class FrameReader {
     this.#prefix = prefixBytes(format);
     this.#max = max;
     this.#onFrame = onFrame;
+    this.#onRun = onRun;
     this.#counters = counters;
     this.#start = off;
     this.#end = off;
@@ -159,6 +164,9 @@ export class FrameReader {
       this.#counters.rxFrames++;
       this.#counters.rxBytes += len;
       this.#onFrame(frame, len);
+      if (this.#onRun === undefined || this.#end - at <= prefix || this.#stopped) continue;
+      at += this.#onRun(frame, at, this.#end);
+      this.#start = at;
     }
     this.compact();
     return true;

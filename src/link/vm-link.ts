@@ -13,7 +13,7 @@ import type { PacketMemory } from '../host/packet-memory.ts';
 import type { HostStream, StreamOwner } from '../host/stream.ts';
 import type { LinkHost, LinkPort } from '../stack/ports.ts';
 import { FrameWriter, keptBlockBytes } from './frame-writer.ts';
-import { type FrameFormat, FrameReader, MAX_FRAME_BYTES, readBlockBytes } from './framing.ts';
+import { type FrameFormat, FrameReader, MAX_FRAME_BYTES, prefixBytes, readBlockBytes } from './framing.ts';
 import { type Identities, VpnkitHandshake } from './handshake.ts';
 import { LinkCounters } from './link-counters.ts';
 
@@ -156,9 +156,15 @@ export class VmLink implements StreamOwner {
   #open(size: number, kept: number): void {
     const { slab, mem } = this.#context.memory;
     const format = this.format;
-    const reader = new FrameReader(format, mem, this.#readBlock, size, this.counters, (off, len) => {
-      this.#port?.input(mem, off, len, this.#now);
-    });
+    const reader = new FrameReader(
+      format,
+      mem,
+      this.#readBlock,
+      size,
+      this.counters,
+      (off, len) => this.#port?.input(mem, off, len, this.#now),
+      (frame, at, end) => this.#onRun(frame, at, end),
+    );
     this.#reader = reader;
     this.#writer = new FrameWriter(
       format,
@@ -186,6 +192,18 @@ export class VmLink implements StreamOwner {
     if (format === 'qemu') this.#attach();
     else this.#beginHandshake(output);
     input.resume();
+  }
+
+  #onRun(frame: number, at: number, end: number): number {
+    const port = this.#port;
+    if (port?.inputRun === undefined) return 0;
+    const prefix = prefixBytes(this.format);
+    const used = port.inputRun(frame, at, end, prefix, this.#now);
+    if (used === 0) return 0;
+    const frames = port.runFrames ?? 0;
+    this.counters.rxFrames += frames;
+    this.counters.rxBytes += used - frames * prefix;
+    return used;
   }
 
   // --- The streams' events.

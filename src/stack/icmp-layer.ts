@@ -54,7 +54,7 @@ export class IcmpLayer {
       ip.buf,
       ip.payloadOff,
       ip.end,
-      ip.buf === this.#egress.mem ? this.#egress.summer : undefined,
+      ip.buf === this.#egress.mem ? this.#egress.kernel : undefined,
     );
     if (drop !== Drop.None) return drop;
     const ours = ip.dst === this.#config.gateway || ip.dst === this.#config.hostAlias;

@@ -22,6 +22,15 @@ export interface Egress {
   reserve(len: number, bulk?: boolean): number;
   /** Sends the frame reserved last; `len` may be smaller than what was reserved. */
   commit(off: number, len: number): void;
+  /**
+   * Room for up to `count` frames of `len` bytes each that can wait, the first at `runOffset`, one `runStride` after the other.
+   * @returns how many; 0 if the link does not drain now (`writable` follows). A link without it is asked frame by frame.
+   */
+  reserveRun?(len: number, count: number): number;
+  readonly runOffset?: number;
+  readonly runStride?: number;
+  /** Sends the first `count` frames of the run reserved last. */
+  commitRun?(off: number, len: number, count: number): void;
   /** Writes out what was committed since the last flush. The stack calls it at the end of a turn for links it used. */
   flush(): void;
   /** Ends the connection (a VM disconnected by the operator). */
@@ -34,6 +43,14 @@ export interface LinkPort {
   readonly id: number;
   /** One whole frame without FCS, in the packet memory or elsewhere; runts included (they are counted and dropped here). */
   input(buf: Uint8Array, off: number, len: number, now: Millis): void;
+  /**
+   * After `input` of a frame at `model` of the packet memory: takes in the frames behind it, from `at` on, that do nothing but carry
+   * on the same flow, in one go. Each has its length of `prefix` bytes before it (`PacketKernel.receiveRun`).
+   * @returns bytes of [at, end) used; the frames in them are counted in `runFrames`. The next frame goes to `input`.
+   */
+  inputRun?(model: number, at: number, end: number, prefix: number, now: Millis): number;
+  /** Frames of the last `inputRun` that used anything. */
+  readonly runFrames?: number;
   /** After the last frame of one read: data goes to the host, acknowledgements and answers leave in one write. */
   endTurn(now: Millis): void;
   /** The link drains again after `reserve` refused. */

@@ -7,9 +7,9 @@
 // with one write. A turn that the host side causes (bytes from a socket, a deadline) ends the same way.
 
 import { getU16 } from '../base/bytes.ts';
-import { Checksummer, type SumKernel } from '../base/checksum.ts';
 import type { Millis } from '../base/clock.ts';
 import { Drop } from '../base/drop.ts';
+import { type PacketKernel, PlainKernel } from '../base/packet-kernel.ts';
 import type { Random } from '../base/random.ts';
 import type { Slab } from '../base/slab.ts';
 import {
@@ -69,8 +69,8 @@ export interface StackConfig {
   /** The gateway's and host alias's MAC, 6 bytes. */
   readonly mac: Uint8Array;
   readonly tcp: TcpLimits;
-  /** Over the slab's memory; the plain loop without. */
-  readonly sumKernel?: SumKernel | undefined;
+  /** Over the slab's memory; the plain one without. */
+  readonly kernel?: PacketKernel | undefined;
 }
 
 /** What the stack asks of its shell. */
@@ -125,8 +125,8 @@ export class Stack
     this.#hooks = hooks;
     this.#datagrams = datagrams;
     this.#isOurs = (ip) => this.isOurs(ip);
-    const summer = new Checksummer(slab.mem, config.sumKernel);
-    this.egress = new EgressWriter(slab.mem, summer, config.mac, new IpIds(random), this.stats, () => this.onAwake());
+    const kernel = config.kernel ?? new PlainKernel(slab.mem);
+    this.egress = new EgressWriter(slab.mem, kernel, config.mac, new IpIds(random), this.stats, () => this.onAwake());
     this.macTable = new MacTable(random, { moveHoldMs: MOVE_HOLD_MS });
     this.neighbours = new Neighbours(this, { moveHoldMs: MOVE_HOLD_MS });
     this.reassembler = new Ipv4Reassembler(slab, random, this);
@@ -211,6 +211,7 @@ export class Stack
     this.stats.framesFromGuest++;
     this.stats.bytesFromGuest += len;
     this.#inBatch = true;
+    this.tcp.run = undefined;
     try {
       const drop = this.#walk(port, buf, off, len, now);
       if (drop !== Drop.None) this.stats.drops.add(drop);
@@ -218,6 +219,15 @@ export class Stack
       this.stats.bugs++;
       this.#hooks.onBug(error, 'frame from a guest');
     }
+  }
+
+  /** The frames behind one that TCP has taken in order; see `LinkPort.inputRun`. */
+  onRun(port: VmPort, model: number, at: number, end: number, prefix: number, now: Millis): number {
+    if (this.tcp.run === undefined || this.#stopped) return 0;
+    const used = this.tcp.takeRun(port, model, at, end, prefix, now);
+    this.stats.framesFromGuest += used === 0 ? 0 : port.runFrames;
+    this.stats.bytesFromGuest += used === 0 ? 0 : used - port.runFrames * prefix;
+    return used;
   }
 
   #walk(port: VmPort, buf: Uint8Array, off: number, len: number, now: Millis): Drop {

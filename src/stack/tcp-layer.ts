@@ -1,14 +1,15 @@
 // The TCP of all guests: which connection a segment belongs to, who may open one, and the environment that connections live in
 // (packet memory, deadlines, wake-ups, segment egress). The connection itself is tcp/.
 
-import { setU16 } from '../base/bytes.ts';
-import { finish, fold } from '../base/checksum.ts';
+import { getU32, setU16 } from '../base/bytes.ts';
+import { finish, fold, sumBytes } from '../base/checksum.ts';
 import type { Millis } from '../base/clock.ts';
 import { DeadlineQueue } from '../base/deadline-queue.ts';
 import { Drop } from '../base/drop.ts';
 import { type Random, randomBelow } from '../base/random.ts';
 import { SipHash } from '../base/sip-hash.ts';
 import type { Slab } from '../base/slab.ts';
+import { ETHERNET_HEADER } from '../ethernet/frame.ts';
 import { IpAddress, isLoopbackV4, isMulticastV4 } from '../ip/address.ts';
 import { UNREACHABLE_HOST, UNREACHABLE_NET, UNREACHABLE_PROHIBITED } from '../ip/icmp.ts';
 import { type Ipv4View, PROTO_TCP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
@@ -17,6 +18,7 @@ import type { SegmentSink, TcpEnv } from '../tcp/env.ts';
 import { CloseReason, RefuseReason, type TcpFlow } from '../tcp/flow.ts';
 import { input } from '../tcp/input.ts';
 import type { TcpLimits } from '../tcp/limits.ts';
+import { carryOn, startsRun } from '../tcp/run.ts';
 import {
   emitTcpHeader,
   FLAG_ACK,
@@ -40,6 +42,10 @@ import type { Path, VmPort } from './vm-port.ts';
 
 /** Bytes of an IPv4 and a TCP header. */
 const HEADERS = 40;
+/** Bytes of an Ethernet and an IPv4 header. */
+const FRAME_HEADERS = ETHERNET_HEADER + 20;
+/** Frames of one run: more than a link reads at once. */
+const RUN_MAX = 65_536;
 /** Source ports of our own connections towards guests. */
 const EPHEMERAL_FIRST = 32_768;
 const EPHEMERAL_COUNT = 28_232;
@@ -71,6 +77,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   readonly windows: WindowBudget;
   readonly deadlines: DeadlineQueue<Connection> = new DeadlineQueue();
   readonly table: FlowTable;
+  /** The connection whose segment came in order just now: the frames behind it may carry on (`takeRun`). */
+  run: Connection | undefined = undefined;
   /** Opens in progress. */
   opening = 0;
   readonly #stackStats: StackStats;
@@ -149,10 +157,40 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       const verdict = input(c, seg, now);
       if (verdict === Verdict.NewSyn) return this.#unknown(port, ip, macBuf, srcMacOff, now, c.sndNxt);
       if (verdict === Verdict.Reset) this.#resetFor(c.path as Path, dst, src, now);
+      // The frame is one piece in the packet memory, without IP options, and is what the kernel takes as its model.
+      const plain = off === srcMacOff + 28 && macBuf === this.slab.mem && ip.buf === macBuf;
+      if (plain && startsRun(c, seg)) this.run = c;
     } catch (error) {
       this.#bug(c, error, now);
     }
     return Drop.None;
+  }
+
+  /** Takes in the frames that carry on `run`. @returns bytes of [at, end) used. */
+  takeRun(port: VmPort, model: number, at: number, end: number, prefix: number, now: Millis): number {
+    const c = this.run;
+    this.run = undefined;
+    if (c === undefined) return 0;
+    let used = 0;
+    try {
+      const max = this.limits.rcvBufMax;
+      const room = c.rcv.runRoom(Math.min((c.rcvAdv - c.rcvNxt) | 0, end - at, max));
+      if (room <= 0) return 0;
+      const header = FRAME_HEADERS + (c.tsOk ? TCP_HEADER + 12 : TCP_HEADER);
+      const { kernel } = this.#egress;
+      const to = c.rcv.ring.tailOffset;
+      const frames = kernel.receiveRun(at, end, prefix, model, header, c.rcvNxt, c.tsRecent, to, room, RUN_MAX);
+      if (frames === 0) return 0;
+      const { mem } = this.slab;
+      used = getU32(mem, at);
+      const longest = getU32(mem, at + 8);
+      carryOn(c, frames, getU32(mem, at + 4), longest - header, getU32(mem, at + 12));
+      port.runFrames = frames;
+      port.shown(longest - ETHERNET_HEADER);
+    } catch (error) {
+      this.#bug(c, error, now);
+    }
+    return used;
   }
 
   /** Over the caps a SYN is dropped, not refused: it is sent again when there may be room (RFC 4987 3.1). */
@@ -303,13 +341,50 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     return off;
   }
 
+  reserveRun(c: Connection, len: number, count: number): number {
+    const path = c.path as Path | undefined;
+    if (path === undefined) return 0;
+    const n = this.#egress.reserveRunIpv4(path.port, len, count);
+    if (n === 0 && !c.blocked && c.state !== State.Closed) {
+      c.blocked = true;
+      path.port.blocked.add(c);
+    }
+    return n;
+  }
+
+  get runOffset(): number {
+    return this.#egress.runOffset;
+  }
+
+  commitRun(c: Connection, off: number, headerLen: number, mss: number, count: number, lastFlags: number): void {
+    const { path, remote, guest, snd } = c;
+    const { mem } = this.slab;
+    const pseudo = pseudoHeaderSumV4(remote.w3, guest.w3, PROTO_TCP, headerLen + mss);
+    // Without sequence number, which differs, and checksum, which is 0.
+    const partial = fold(pseudo + sumBytes(mem, off, 4) + sumBytes(mem, off + 8, headerLen - 8));
+    const at = (c.sndNxt - c.sndUna) | 0;
+    this.#egress.commitRunIpv4(
+      path as Path,
+      off,
+      headerLen,
+      mss,
+      count,
+      remote.w3,
+      guest.w3,
+      snd.ring,
+      at,
+      partial,
+      lastFlags,
+    );
+  }
+
   commit(c: Connection, off: number, len: number): void {
     this.#finish(c.path as Path, off, len, c.remote.w3, c.guest.w3);
   }
 
   #finish(path: Path, off: number, len: number, src: number, dst: number): void {
     const egress = this.#egress;
-    const sum = pseudoHeaderSumV4(src, dst, PROTO_TCP, len) + egress.summer.sum(off, len);
+    const sum = pseudoHeaderSumV4(src, dst, PROTO_TCP, len) + egress.sumOf(egress.mem, off, len);
     setU16(egress.mem, off + 16, finish(sum));
     egress.commitIpv4(path.port, path.mac, off, len, PROTO_TCP, src, dst);
   }

@@ -84,7 +84,7 @@ export class UdpLayer implements DatagramSender {
     const { src, dst } = ip;
     const bad = udp.verify(
       pseudoHeaderSumV4(src, dst, PROTO_UDP, udp.length),
-      ip.buf === this.#egress.mem ? this.#egress.summer : undefined,
+      ip.buf === this.#egress.mem ? this.#egress.kernel : undefined,
       false,
     );
     if (bad !== Drop.None) return bad;
@@ -145,10 +145,10 @@ export class UdpLayer implements DatagramSender {
         this.#stats.drops.add(Drop.LinkTxFull);
         return false;
       }
-      const { mem, summer } = this.#egress;
+      const { mem, kernel } = this.#egress;
       // Copy: from the host's read buffer into the batch.
       copyBytes(buf, off, mem, at + UDP_HEADER, len);
-      emitUdpHeader(mem, at, srcPort, dstPort, len, pseudo, summer.sum(at + UDP_HEADER, len));
+      emitUdpHeader(mem, at, srcPort, dstPort, len, pseudo, kernel.sum(at + UDP_HEADER, len));
       this.#egress.commitIpv4(port, n.mac, at, total, PROTO_UDP, src.v4, guest);
       this.#stats.datagramsToGuest++;
       return true;

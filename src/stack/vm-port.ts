@@ -25,6 +25,7 @@ export class Path {
 /** What a port passes on; the stack. */
 export interface PortOwner {
   onFrame(port: VmPort, buf: Uint8Array, off: number, len: number, now: Millis): void;
+  onRun(port: VmPort, model: number, at: number, end: number, prefix: number, now: Millis): number;
   onEndTurn(now: Millis): void;
   onWritable(port: VmPort, now: Millis): void;
   onClose(port: VmPort, now: Millis): void;
@@ -49,6 +50,7 @@ export class VmPort implements LinkPort {
   bytesToGuest = 0;
   /** Frames not sent because the link did not drain. */
   refused = 0;
+  runFrames = 0;
   flows = 0;
   /** Its opens whose dial or handshake is not finished. */
   opening = 0;
@@ -73,6 +75,15 @@ export class VmPort implements LinkPort {
     this.framesFromGuest++;
     this.bytesFromGuest += len;
     this.#owner.onFrame(this, buf, off, len, now);
+  }
+
+  inputRun(model: number, at: number, end: number, prefix: number, now: Millis): number {
+    if (this.closed) return 0;
+    const used = this.#owner.onRun(this, model, at, end, prefix, now);
+    if (used === 0) return 0;
+    this.framesFromGuest += this.runFrames;
+    this.bytesFromGuest += used - this.runFrames * prefix;
+    return used;
   }
 
   endTurn(now: Millis): void {

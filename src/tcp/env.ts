@@ -19,6 +19,17 @@ export interface SegmentSink {
   reserve(c: Connection, len: number): number;
   /** Sends what was written there: fills in the TCP checksum and the headers below. */
   commit(c: Connection, off: number, len: number): void;
+  /**
+   * Room for up to `count` segments of `len` bytes each, the first at `runOffset`. A sink without it is asked segment by segment.
+   * @returns how many; 0 if the link does not drain.
+   */
+  reserveRun?(c: Connection, len: number, count: number): number;
+  readonly runOffset?: number;
+  /**
+   * Sends `count` segments of `mss` bytes from SND.NXT on. The TCP header of the first, `headerLen` bytes with options and checksum 0, is
+   * at `off`; the others get the same with their own sequence number.
+   */
+  commitRun?(c: Connection, off: number, headerLen: number, mss: number, count: number, lastFlags: number): void;
   /** ICMP unreachable instead of a reset, for a SYN that the host could not follow. */
   unreachable(c: Connection, reason: RefuseReason, now: Millis): void;
 }

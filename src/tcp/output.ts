@@ -6,6 +6,7 @@ import { setU16, setU32 } from '../base/bytes.ts';
 import { type Millis, NEVER } from '../base/clock.ts';
 import { initialWindow } from './congestion.ts';
 import type { Connection } from './connection.ts';
+import { sendRun } from './run.ts';
 import {
   emitTcpHeader,
   emitTimestamps,
@@ -143,6 +144,11 @@ function sendNew(c: Connection, now: Millis): boolean {
       c.cwndLimited = false;
       return true;
     }
+    if (unsent >= 2 * mss && c.env.sink.reserveRun !== undefined) {
+      const sent = sendRun(c, unsent, wndRoom, mss, now);
+      if (sent < 0) return false;
+      if (sent > 0) continue;
+    }
     let len = Math.min(unsent, mss);
     const inFlight = pipe(c);
     if (inFlight > 0 && inFlight + len > c.cc.cwnd) {
@@ -186,7 +192,7 @@ function sendNew(c: Connection, now: Millis): boolean {
 
 // Deviation: RFC 5681 4.1 (SHOULD) has cwnd fall to the restart window after an idle RTO; this link loses nothing by congestion, so
 // it is halved, and never below the initial window (TCP-CC-03).
-function restartIdle(c: Connection): void {
+export function restartIdle(c: Connection): void {
   c.cc.onIdle(Math.max(c.cc.cwnd / 2, initialWindow(c.effSndMss)));
 }
 
@@ -239,7 +245,7 @@ export function persistInterval(c: Connection): Millis {
 // --- Segments.
 
 /** The window field for the segment being built; the right edge it shows never moves left (RFC 9293 SHLD-14). */
-function selectWindow(c: Connection): number {
+export function selectWindow(c: Connection): number {
   const shift = c.rcvWndShift;
   const offered = Math.max(0, (c.rcvAdv - c.rcvNxt) | 0);
   let free = c.rcv.free;
@@ -258,7 +264,7 @@ function optionsLength(c: Connection): number {
   return (c.tsOk ? 12 : 0) + (blocks > 0 ? 4 + 8 * blocks : 0);
 }
 
-function sackBlocks(c: Connection): number {
+export function sackBlocks(c: Connection): number {
   if (!c.sackOk) return 0;
   const held = c.assembler === undefined ? 0 : c.assembler.count;
   const dsack = c.dsackLeft !== c.dsackRight ? 1 : 0;
@@ -286,12 +292,17 @@ function sendSegment(c: Connection, seq: Seq, len: number, flags: number, now: M
   sink.commit(c, off, headerLen + len);
   stats.segmentsToGuest++;
   stats.bytesToGuest += len;
+  acknowledged(c);
+  return true;
+}
+
+/** What was sent carries the acknowledgement of everything so far. */
+export function acknowledged(c: Connection): void {
   c.lastAckSent = c.rcvNxt;
   c.ackPending = false;
   c.ackNow = false;
   c.unackedSegs = 0;
   c.delackDeadline = NEVER;
-  return true;
 }
 
 /** RFC 2018 4: the block that grew last first; RFC 2883: before it, the duplicate just seen. */

@@ -77,6 +77,14 @@ export class ReceiveBuffer {
     return true;
   }
 
+  /** Free bytes in one piece at the tail, for bytes in order; grows the ring where that is less than `want`. At most `want`. */
+  runRoom(want: number): number {
+    const { ring } = this;
+    const need = Math.min(ring.used + want, this.#max);
+    if (need > ring.cap) this.#grow(need);
+    return Math.min(ring.tailRoom, want);
+  }
+
   /** Nothing beyond `at` bytes from RCV.NXT is kept any more. */
   truncate(at: number): void {
     this.beyond = Math.min(this.beyond, at);

@@ -5,7 +5,13 @@ import type { Egress } from '../../src/stack/ports.ts';
 import { type PortOwner, VmPort } from '../../src/stack/vm-port.ts';
 
 const egress: Egress = { reserve: () => -1, commit: () => {}, flush: () => {}, close: () => {} };
-const owner: PortOwner = { onFrame: () => {}, onEndTurn: () => {}, onWritable: () => {}, onClose: () => {} };
+const owner: PortOwner = {
+  onFrame: () => {},
+  onRun: () => 0,
+  onEndTurn: () => {},
+  onWritable: () => {},
+  onClose: () => {},
+};
 
 function port(mtu: number, mtuTold: boolean): VmPort {
   return new VmPort(1, egress, { name: 'vm', mtu, mtuTold }, owner, 0);
