@@ -58,6 +58,22 @@ export interface PacketKernel {
     room: number,
     maxFrames: number,
   ): number;
+  /**
+   * Passes over acknowledgements that the next one makes needless: frames without data of the flow of the frame at `model`, of
+   * `headerLen` bytes each, at `seq`, sound in both checksums, ACK and no other flag set, each acknowledging more than the one before it
+   * and more than `ack`, a timestamp not older than `tsRecent`. The last of them is left.
+   * @returns bytes passed over, lengths included.
+   */
+  skipAcks(
+    at: number,
+    end: number,
+    prefix: number,
+    model: number,
+    headerLen: number,
+    seq: number,
+    ack: number,
+    tsRecent: number,
+  ): number;
 }
 
 /** The kernel in TypeScript. */
@@ -163,17 +179,50 @@ export class PlainKernel implements PacketKernel {
     return frames;
   }
 
+  skipAcks(
+    at: number,
+    end: number,
+    prefix: number,
+    model: number,
+    headerLen: number,
+    seq: number,
+    ack: number,
+    tsRecent: number,
+  ): number {
+    const mem = this.#mem;
+    const start = at;
+    let last = at;
+    while (end - at >= prefix + headerLen) {
+      const len = prefix === 4 ? getI32(mem, at) >>> 0 : mem[at]! | (mem[at + 1]! << 8);
+      const f = at + prefix;
+      if (len !== headerLen || !this.#sameFlow(model, f, len, seq, tsRecent, headerLen) || mem[f + 47] !== 0x10) break;
+      const next = getI32(mem, f + 42);
+      if (((next - ack) | 0) <= 0) break;
+      const tcpLen = len - 34;
+      if (fold(sumBytes(mem, f + 26, 8) + 6 + tcpLen + sumBytes(mem, f + 34, tcpLen)) !== 0xffff) break;
+      ack = next;
+      last = at;
+      at = f + len;
+    }
+    return last - start;
+  }
+
+  /** The model's acknowledgement and window, too. */
   #carriesOn(model: number, f: number, len: number, seq: number, tsRecent: number, headerLen: number): boolean {
     const mem = this.#mem;
-    const same = (off: number, n: number): boolean => {
-      for (let i = off; i < off + n; i++) if (mem[model + i] !== mem[f + i]) return false;
-      return true;
-    };
-    // Ethernet, version and TOS; addresses and ports; acknowledgement and data offset; window.
-    if (!same(0, 16) || !same(26, 12) || !same(42, 5) || !same(48, 2)) return false;
+    for (let i = 42; i < 50; i++) if (i !== 46 && i !== 47 && mem[model + i] !== mem[f + i]) return false;
+    return this.#sameFlow(model, f, len, seq, tsRecent, headerLen) && (mem[f + 47]! & 0xf7) === 0x10;
+  }
+
+  /** All that must not differ within a flow, the IPv4 checksum, the place in the sequence, and the timestamp. */
+  #sameFlow(model: number, f: number, len: number, seq: number, tsRecent: number, headerLen: number): boolean {
+    const mem = this.#mem;
+    // Ethernet, version and TOS; addresses and ports; data offset.
+    for (let i = 0; i < 16; i++) if (mem[model + i] !== mem[f + i]) return false;
+    for (let i = 26; i < 38; i++) if (mem[model + i] !== mem[f + i]) return false;
+    if (mem[model + 46] !== mem[f + 46]) return false;
     if (getU16(mem, f + 16) !== len - 14 || getU16(mem, f + 20) & 0x3fff || mem[f + 23] !== 6) return false;
     if (fold(sumBytes(mem, f + 14, 20)) !== 0xffff || getI32(mem, f + 38) !== (seq | 0)) return false;
-    if ((mem[f + 47]! & 0xf7) !== 0x10) return false;
     if (headerLen === PLAIN_HEADERS) return true;
     return getI32(mem, f + 54) === NOP_NOP_TIMESTAMPS && ((getI32(mem, f + 58) - tsRecent) | 0) >= 0;
   }

@@ -44,7 +44,7 @@ export class Slab {
 
   /** Bytes that a request of `len` really takes. */
   static blockSize(len: number): number {
-    return len <= SLAB_MIN_BLOCK ? SLAB_MIN_BLOCK : 2 ** (32 - Math.clz32(len - 1));
+    return len <= SLAB_MIN_BLOCK ? SLAB_MIN_BLOCK : 1 << (32 - Math.clz32(len - 1));
   }
 
   /** Offset of a free block of at least `len` bytes (rounded up to a power of two), or -1. */

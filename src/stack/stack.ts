@@ -211,7 +211,7 @@ export class Stack
     this.stats.framesFromGuest++;
     this.stats.bytesFromGuest += len;
     this.#inBatch = true;
-    this.tcp.run = undefined;
+    this.tcp.runs.flow = undefined;
     try {
       const drop = this.#walk(port, buf, off, len, now);
       if (drop !== Drop.None) this.stats.drops.add(drop);
@@ -223,7 +223,7 @@ export class Stack
 
   /** The frames behind one that TCP has taken in order; see `LinkPort.inputRun`. */
   onRun(port: VmPort, model: number, at: number, end: number, prefix: number, now: Millis): number {
-    if (this.tcp.run === undefined || this.#stopped) return 0;
+    if (this.tcp.runs.flow === undefined || this.#stopped) return 0;
     const used = this.tcp.takeRun(port, model, at, end, prefix, now);
     this.stats.framesFromGuest += used === 0 ? 0 : port.runFrames;
     this.stats.bytesFromGuest += used === 0 ? 0 : used - port.runFrames * prefix;

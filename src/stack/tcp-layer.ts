@@ -1,7 +1,7 @@
 // The TCP of all guests: which connection a segment belongs to, who may open one, and the environment that connections live in
 // (packet memory, deadlines, wake-ups, segment egress). The connection itself is tcp/.
 
-import { getU32, setU16 } from '../base/bytes.ts';
+import { setU16 } from '../base/bytes.ts';
 import { finish, fold, sumBytes } from '../base/checksum.ts';
 import type { Millis } from '../base/clock.ts';
 import { DeadlineQueue } from '../base/deadline-queue.ts';
@@ -9,7 +9,6 @@ import { Drop } from '../base/drop.ts';
 import { type Random, randomBelow } from '../base/random.ts';
 import { SipHash } from '../base/sip-hash.ts';
 import type { Slab } from '../base/slab.ts';
-import { ETHERNET_HEADER } from '../ethernet/frame.ts';
 import { IpAddress, isLoopbackV4, isMulticastV4 } from '../ip/address.ts';
 import { UNREACHABLE_HOST, UNREACHABLE_NET, UNREACHABLE_PROHIBITED } from '../ip/icmp.ts';
 import { type Ipv4View, PROTO_TCP, pseudoHeaderSumV4 } from '../ip/ipv4.ts';
@@ -18,7 +17,6 @@ import type { SegmentSink, TcpEnv } from '../tcp/env.ts';
 import { CloseReason, RefuseReason, type TcpFlow } from '../tcp/flow.ts';
 import { input } from '../tcp/input.ts';
 import type { TcpLimits } from '../tcp/limits.ts';
-import { carryOn, startsRun } from '../tcp/run.ts';
 import {
   emitTcpHeader,
   FLAG_ACK,
@@ -37,15 +35,12 @@ import { WindowBudget } from '../tcp/window-budget.ts';
 import type { EgressWriter } from './egress.ts';
 import { FlowTable } from './flow-table.ts';
 import type { FlowAcceptor } from './ports.ts';
+import { RunTaker } from './run-taker.ts';
 import type { StackStats } from './stats.ts';
 import type { Path, VmPort } from './vm-port.ts';
 
 /** Bytes of an IPv4 and a TCP header. */
 const HEADERS = 40;
-/** Bytes of an Ethernet and an IPv4 header. */
-const FRAME_HEADERS = ETHERNET_HEADER + 20;
-/** Frames of one run: more than a link reads at once. */
-const RUN_MAX = 65_536;
 /** Source ports of our own connections towards guests. */
 const EPHEMERAL_FIRST = 32_768;
 const EPHEMERAL_COUNT = 28_232;
@@ -77,8 +72,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   readonly windows: WindowBudget;
   readonly deadlines: DeadlineQueue<Connection> = new DeadlineQueue();
   readonly table: FlowTable;
-  /** The connection whose segment came in order just now: the frames behind it may carry on (`takeRun`). */
-  run: Connection | undefined = undefined;
+  readonly runs: RunTaker;
   /** Opens in progress. */
   opening = 0;
   readonly #stackStats: StackStats;
@@ -120,6 +114,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     this.#isnHash = new SipHash(random);
     this.#tsHash = new SipHash(random);
     this.table = new FlowTable(random.i32());
+    this.runs = new RunTaker(slab, egress.kernel);
   }
 
   /** Flows that are not in TIME-WAIT. */
@@ -159,38 +154,22 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       if (verdict === Verdict.Reset) this.#resetFor(c.path as Path, dst, src, now);
       // The frame is one piece in the packet memory, without IP options, and is what the kernel takes as its model.
       const plain = off === srcMacOff + 28 && macBuf === this.slab.mem && ip.buf === macBuf;
-      if (plain && startsRun(c, seg)) this.run = c;
+      if (plain) this.runs.note(c, seg);
     } catch (error) {
       this.#bug(c, error, now);
     }
     return Drop.None;
   }
 
-  /** Takes in the frames that carry on `run`. @returns bytes of [at, end) used. */
+  /** The frames behind one that was just input, as far as they carry on; see `LinkPort.inputRun`. */
   takeRun(port: VmPort, model: number, at: number, end: number, prefix: number, now: Millis): number {
-    const c = this.run;
-    this.run = undefined;
-    if (c === undefined) return 0;
-    let used = 0;
+    const c = this.runs.flow;
     try {
-      const max = this.limits.rcvBufMax;
-      const room = c.rcv.runRoom(Math.min((c.rcvAdv - c.rcvNxt) | 0, end - at, max));
-      if (room <= 0) return 0;
-      const header = FRAME_HEADERS + (c.tsOk ? TCP_HEADER + 12 : TCP_HEADER);
-      const { kernel } = this.#egress;
-      const to = c.rcv.ring.tailOffset;
-      const frames = kernel.receiveRun(at, end, prefix, model, header, c.rcvNxt, c.tsRecent, to, room, RUN_MAX);
-      if (frames === 0) return 0;
-      const { mem } = this.slab;
-      used = getU32(mem, at);
-      const longest = getU32(mem, at + 8);
-      carryOn(c, frames, getU32(mem, at + 4), longest - header, getU32(mem, at + 12));
-      port.runFrames = frames;
-      port.shown(longest - ETHERNET_HEADER);
+      return this.runs.take(port, model, at, end, prefix);
     } catch (error) {
-      this.#bug(c, error, now);
+      if (c !== undefined) this.#bug(c, error, now);
+      return 0;
     }
-    return used;
   }
 
   /** Over the caps a SYN is dropped, not refused: it is sent again when there may be room (RFC 4987 3.1). */
@@ -360,9 +339,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     const { path, remote, guest, snd } = c;
     const { mem } = this.slab;
     const pseudo = pseudoHeaderSumV4(remote.w3, guest.w3, PROTO_TCP, headerLen + mss);
-    // Without sequence number, which differs, and checksum, which is 0.
+    // Without sequence number and checksum.
     const partial = fold(pseudo + sumBytes(mem, off, 4) + sumBytes(mem, off + 8, headerLen - 8));
-    const at = (c.sndNxt - c.sndUna) | 0;
     this.#egress.commitRunIpv4(
       path as Path,
       off,
@@ -372,7 +350,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       remote.w3,
       guest.w3,
       snd.ring,
-      at,
+      (c.sndNxt - c.sndUna) | 0,
       partial,
       lastFlags,
     );

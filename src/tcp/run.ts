@@ -32,6 +32,27 @@ export function startsRun(c: Connection, seg: SegmentView): boolean {
   );
 }
 
+/**
+ * After `input` of an acknowledgement that carried nothing else: may the next ones, each acknowledging more, be passed over but for the
+ * last? Not while something is being recovered: there each of them counts.
+ */
+export function startsAckRun(c: Connection, seg: SegmentView): boolean {
+  return (
+    seg.payloadLen === 0 &&
+    seg.flags === FLAG_ACK &&
+    (c.state === State.Established || c.state === State.CloseWait) &&
+    c.sent.count > 0 &&
+    c.rcvNxt === seg.segSeq &&
+    seg.segAck === c.sndUna &&
+    seg.hasTs === c.tsOk &&
+    seg.payloadOff - seg.off === (c.tsOk ? TCP_HEADER + TIMESTAMPS : TCP_HEADER) &&
+    c.recovery === Recovery.Open &&
+    c.sackedBytes === 0 &&
+    c.dupAcks === 0 &&
+    !c.tlpOut
+  );
+}
+
 /** `frames` segments that carry on have been stored at the ring's tail: `bytes` in all, `longest` the largest, `last` the last. */
 export function carryOn(c: Connection, frames: number, bytes: number, longest: number, last: number): void {
   const { stats } = c.env;

@@ -38,6 +38,27 @@ export class ScriptLink implements Egress {
     this.#onFrame(this.#slab.mem.slice(off, off + len));
   }
 
+  runOffset = 0;
+  runStride = 0;
+
+  reserveRun(len: number, count: number): number {
+    this.runOffset = this.reserve(len);
+    this.runStride = (len + 3) & ~1;
+    if (this.runOffset < 0) return 0;
+    return Math.min(count, Math.floor((BATCH_BYTES - this.#used) / this.runStride));
+  }
+
+  commitRun(off: number, len: number, count: number): void {
+    if (off !== this.#off + this.#used || len !== this.#reserved) {
+      this.#onError(new ScriptError('committed a run that was not reserved'));
+    }
+    this.#used += count * this.runStride;
+    for (let i = 0; i < count; i++) {
+      const at = off + i * this.runStride;
+      this.#onFrame(this.#slab.mem.slice(at, at + len));
+    }
+  }
+
   flush(): void {
     this.#used = 0;
   }

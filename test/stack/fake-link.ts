@@ -80,6 +80,29 @@ export class FakeEgress implements Egress {
     this.#at += len + 3;
   }
 
+  runOffset = 0;
+  runStride = 0;
+
+  reserveRun(len: number, count: number): number {
+    this.runOffset = this.reserve(len);
+    this.runStride = len + 3;
+    if (this.runOffset < 0) return 0;
+    const n = Math.min(count, Math.floor((BATCH_BYTES - CANARY_BYTES - this.#at) / this.runStride));
+    const end = this.runOffset + n * this.runStride - 3;
+    this.#mem.fill(CANARY, end, end + CANARY_BYTES);
+    this.#reserved = n * this.runStride - 3;
+    return n;
+  }
+
+  commitRun(off: number, len: number, count: number): void {
+    if (off !== this.#base + this.#at || count * (len + 3) - 3 > this.#reserved)
+      throw new Error(`commitRun(${off}, ${len}, ${count}) was not reserved`);
+    this.#checkCanary();
+    this.#reserved = -1;
+    for (let i = 0; i < count; i++) this.#pending.push({ off: off + i * (len + 3), len });
+    this.#at += count * (len + 3);
+  }
+
   flush(): void {
     this.flushes++;
     for (const { off, len } of this.#pending) this.sent.push(this.#mem.slice(off, off + len));

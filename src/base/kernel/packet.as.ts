@@ -215,3 +215,60 @@ export function receiveRun(
   }
   return frames;
 }
+
+export function skipAcks(
+  at: usize,
+  end: usize,
+  prefix: u32,
+  model: usize,
+  headerLen: usize,
+  seq: u32,
+  ack: u32,
+  tsRecent: u32,
+): u32 {
+  const start = at;
+  const timestamps = headerLen > 54;
+  const eth0 = load<u64>(model);
+  const eth1 = load<u32>(model, 8);
+  const eth2 = load<u32>(model, 12);
+  const addresses = load<u64>(model, 26);
+  const ports = load<u32>(model, 34);
+  const size = <usize>prefix + headerLen;
+  const tcpLen = <u32>headerLen - 34;
+  const fixed = (addresses & 0xffffffff) + (addresses >> 32) + 0x0600 + <u64>bswap<u16>(<u16>tcpLen) + <u64>ports;
+  // The last one is left: it says all that those before it said.
+  let last = at;
+  while (end - at >= size) {
+    const len = prefix === 4 ? bswap<u32>(load<u32>(at)) : <u32>load<u16>(at);
+    const f = at + <usize>prefix;
+    if (len !== <u32>headerLen) break;
+    if (load<u64>(f) !== eth0 || load<u32>(f, 8) !== eth1 || load<u32>(f, 12) !== eth2) break;
+    if (<u32>bswap<u16>(load<u16>(f, 16)) !== len - 14) break;
+    if ((<u32>load<u16>(f, 20) & 0xff3f) !== 0 || load<u8>(f, 23) !== 6) break;
+    if (load<u64>(f, 26) !== addresses) break;
+    const ip =
+      <u64>load<u32>(f, 14) +
+      <u64>load<u32>(f, 18) +
+      <u64>load<u32>(f, 22) +
+      <u64>load<u32>(f, 26) +
+      <u64>load<u32>(f, 30);
+    if (fold(ip) !== 0xffff) break;
+    const s = load<u32>(f, 38);
+    const a = load<u32>(f, 42);
+    const next = bswap<u32>(a);
+    if (load<u32>(f, 34) !== ports || bswap<u32>(s) !== seq || <i32>(next - ack) <= 0) break;
+    if (load<u8>(f, 46) !== load<u8>(model, 46) || load<u8>(f, 47) !== 0x10) break;
+    let sum = fixed + <u64>s + <u64>a + <u64>load<u32>(f, 46) + <u64>load<u32>(f, 50);
+    if (timestamps) {
+      const kind = load<u32>(f, 54);
+      const tsVal = load<u32>(f, 58);
+      if (kind !== 0x0a080101 || <i32>(bswap<u32>(tsVal) - tsRecent) < 0) break;
+      sum += <u64>kind + <u64>tsVal + <u64>load<u32>(f, 62);
+    }
+    if (fold(sum) !== 0xffff) break;
+    ack = next;
+    last = at;
+    at += size;
+  }
+  return <u32>(last - start);
+}
