@@ -11,7 +11,7 @@ import { OperatorError } from '../host/operator-error.ts';
 import { releaseSocketFiles } from '../host/socket-file.ts';
 import type { Config, LoadedConfig } from './config.ts';
 import { type Log, LogRoot } from './log.ts';
-import type { CreateNetwork, NetworkService } from './network-api.ts';
+import type { LoadNetwork, NetworkService } from './network-api.ts';
 import { PidFile } from './pid-file.ts';
 import { checkReadyFd, type ReadyLine, SystemdNotifier, tellReadyFd } from './readiness.ts';
 import type { StatsSource } from './stats-source.ts';
@@ -19,8 +19,10 @@ import { formatEndpoint } from './value-grammar.ts';
 
 /** What the life cycle is given by the command. */
 export interface DaemonDeps {
-  /** Loads the network only once the cheap checks have passed. */
-  readonly loadNetwork: () => Promise<CreateNetwork>;
+  /** Called once the cheap checks have passed. */
+  readonly loadNetwork: LoadNetwork;
+  /** Called once everything that is loaded after readiness is there. */
+  readonly onStarted?: () => void;
   readonly version: string;
 }
 
@@ -95,7 +97,7 @@ class Daemon {
     for (const warning of this.#warnings) this.#log.warn({ event: 'config.warning' }, warning);
     if (readyFd !== undefined) checkReadyFd(readyFd);
     this.#pidFile?.check();
-    const createNetwork = await this.#deps.loadNetwork();
+    const createNetwork = await this.#deps.loadNetwork(this.#config);
     const network = createNetwork(this.#config, this.#log);
     this.#network = network;
     // Both settle before a failure is told: what has begun to listen by then is known, and is closed again.
@@ -145,12 +147,18 @@ class Daemon {
       () => this.#stop('the last link has ended'),
       (err: unknown) => this.#crash(err),
     );
-    this.#root.load().catch(this.#crash);
+    this.#loadTheRest().catch(this.#crash);
+  }
+
+  /** What nothing before readiness needs; now, so that later nothing depends on files that an upgrade may replace. */
+  async #loadTheRest(): Promise<void> {
+    await this.#root.load();
     if (this.#control !== undefined) {
-      Promise.all([this.#control.preload(), this.#loadMetrics()]).catch((err: unknown) => {
+      await Promise.all([this.#control.preload(), this.#loadMetrics()]).catch((err: unknown) => {
         this.#log.error({ event: 'control.load.failed', err }, 'the control API could not be loaded');
       });
     }
+    this.#deps.onStarted?.();
   }
 
   readonly #onEndSignal = (signal: NodeJS.Signals): void => {

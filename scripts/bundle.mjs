@@ -1,0 +1,131 @@
+// `npm run bundle`: from src/ to what runs in dist/. The library entry is one ES module with its packages outside. The command is CommonJS,
+// which starts sooner: a launcher, one program with everything that a start needs, and one file for each package that is loaded
+// after readiness. Why so: docs/adr/0016-start.md.
+
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { builtinModules } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const daemon = join(root, 'dist/daemon');
+/** Packages that are needed before the VM's socket listens; they are part of the program. */
+const EARLY = new Set(['valibot']);
+const CACHE_LIMIT_MS = 10_000;
+
+const common = {
+  absWorkingDir: root,
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  sourcemap: true,
+  logLevel: 'warning',
+};
+const commonjs = {
+  ...common,
+  format: 'cjs',
+  define: { 'import.meta.dirname': '__dirname' },
+  // `import()` becomes `require`: the ES module loader takes 10 ms, and is not there in a script with a code cache.
+  supported: { 'dynamic-import': false },
+  legalComments: 'none',
+  metafile: true,
+};
+
+/** `@hono/node-server` is in packages/hono-node-server.js, `hono/body-limit` in packages/hono-body-limit.js. */
+function fileOf(specifier) {
+  return `./packages/${specifier.replace('@', '').replaceAll('/', '-')}.js`;
+}
+
+/** Points the program's imports of packages to their files, and collects them. */
+function latePackages(found) {
+  return {
+    name: 'late-packages',
+    setup(esbuild) {
+      esbuild.onResolve({ filter: /^[@a-z]/ }, ({ path, kind }) => {
+        if (kind === 'entry-point' || path.startsWith('node:') || builtinModules.includes(path)) return undefined;
+        if (EARLY.has(path)) return undefined;
+        found.add(path);
+        return { path: fileOf(path), external: true };
+      });
+    },
+  };
+}
+
+/** The first line of the program, 64 bytes with its end: code-cache.ts tells programs apart by it. */
+function programId(hash) {
+  return `// program ${hash.slice(0, 52).padEnd(52, '0')}`;
+}
+
+/** The licence of every package whose code is in dist/daemon, as each asks for. */
+function licences(metafiles) {
+  const folders = new Set();
+  for (const { inputs } of metafiles) {
+    for (const input of Object.keys(inputs)) {
+      const [folder] = /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(input) ?? [];
+      if (folder !== undefined) folders.add(folder);
+    }
+  }
+  const parts = [...folders].sort().map((folder) => {
+    const { name, version, license } = JSON.parse(readFileSync(join(root, folder, 'package.json'), 'utf8'));
+    const file = readdirSync(join(root, folder)).find((entry) => /^(licen[sc]e|copying)/i.test(entry));
+    const text = file === undefined ? `Licence: ${license}` : readFileSync(join(root, folder, file), 'utf8').trim();
+    return `${name} ${version}\n\n${text}\n`;
+  });
+  return `The files in this folder contain code of these packages.\n\n${parts.join(`\n${'-'.repeat(80)}\n\n`)}`;
+}
+
+/** Starts the daemon once, so that the code cache for this Node.js is there. Whoever cannot have it starts without. */
+async function makeCodeCache() {
+  const folder = mkdtempSync(join(tmpdir(), 'isthmus-bundle-'));
+  const args = ['run', '--vm', `qemu:${join(folder, 'vm.sock')}`, '--state-dir', 'none', '--log-level', 'silent'];
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(ISTHMUS|NODE|NOTIFY)_/.test(name)));
+  const child = spawn(process.execPath, [join(daemon, 'main.js'), ...args], { stdio: 'ignore', env });
+  const ended = new Promise((resolve) => {
+    child.once('exit', resolve).once('error', resolve);
+  });
+  const there = () => readdirSync(daemon).some((name) => name.endsWith('.cache'));
+  const limit = performance.now() + CACHE_LIMIT_MS;
+  while (!there() && child.exitCode === null && performance.now() < limit) {
+    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 20))]);
+  }
+  child.kill();
+  await ended;
+  rmSync(folder, { recursive: true, force: true });
+  if (!there()) console.error('bundle: no code cache could be made here; the first start makes one');
+}
+
+await build({
+  ...common,
+  entryPoints: ['src/index.ts'],
+  format: 'esm',
+  splitting: true,
+  packages: 'external',
+  outbase: 'src',
+  outdir: 'dist',
+});
+const packages = new Set();
+const program = await build({
+  ...commonjs,
+  entryPoints: { program: 'src/daemon/program.ts' },
+  outdir: daemon,
+  banner: { js: programId('') },
+  plugins: [latePackages(packages)],
+});
+const file = join(daemon, 'program.js');
+const text = readFileSync(file, 'utf8');
+const hash = createHash('sha256').update(text).digest('hex');
+writeFileSync(file, programId(hash) + text.slice(programId('').length));
+await build({ ...commonjs, entryPoints: { main: 'src/daemon/launcher.ts' }, outdir: daemon });
+const late = await build({
+  ...commonjs,
+  entryPoints: Object.fromEntries([...packages].map((name) => [fileOf(name).replace(/^\.\/|\.js$/g, ''), name])),
+  outdir: daemon,
+  sourcemap: false,
+});
+writeFileSync(join(daemon, 'package.json'), '{ "type": "commonjs" }\n');
+writeFileSync(join(daemon, 'THIRD-PARTY-LICENCES.txt'), licences([program.metafile, late.metafile]));
+await makeCodeCache();
