@@ -5,9 +5,8 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -40,20 +39,62 @@ function fileOf(specifier) {
   return `./packages/${specifier.replace('@', '').replaceAll('/', '-')}.js`;
 }
 
-/** Points the program's imports of packages to their files, and collects them. */
-function latePackages(found) {
+/** Turns imports of packages into `require` of their own files, and collects them. */
+function packagesApart(found) {
   return {
-    name: 'late-packages',
+    name: 'packages-apart',
     setup(esbuild) {
       esbuild.onResolve({ filter: /^[@a-z]/ }, ({ path, kind }) => {
-        if (kind === 'entry-point' || path.startsWith('node:') || builtinModules.includes(path)) return undefined;
-        if (EARLY.has(path)) return undefined;
+        if (kind === 'entry-point' || path.startsWith('node:') || EARLY.has(path)) return undefined;
         found.add(path);
         return { path: fileOf(path), external: true };
       });
     },
   };
 }
+
+/** A module by its path from the root, as esbuild's metafile names it. */
+function moduleOf({ path, resolveDir }) {
+  return path.startsWith('.') ? relative(root, join(resolveDir, path)) : undefined;
+}
+
+/** Turns `import()` of our own modules into what late.js has, and collects them. */
+function lateApart(found) {
+  return {
+    name: 'late-apart',
+    setup(esbuild) {
+      esbuild.onResolve({ filter: /^\./ }, (args) => {
+        if (args.kind !== 'dynamic-import') return undefined;
+        found.add(moduleOf(args));
+        return { path: moduleOf(args), namespace: 'late' };
+      });
+      esbuild.onLoad({ filter: /./, namespace: 'late' }, ({ path }) => ({
+        contents: `module.exports = require('./late.js')[${JSON.stringify(path)}]();`,
+      }));
+      esbuild.onResolve({ filter: /./, namespace: 'late' }, ({ path }) => ({ path, external: true }));
+    },
+  };
+}
+
+/** Modules that program.js has too are taken from there: there must be one of each. */
+function sharedModules(early) {
+  return {
+    name: 'shared-modules',
+    setup(esbuild) {
+      esbuild.onResolve({ filter: /^\./ }, (args) =>
+        early.has(moduleOf(args)) ? { path: moduleOf(args), namespace: 'shared' } : undefined,
+      );
+      esbuild.onLoad({ filter: /./, namespace: 'shared' }, ({ path }) => ({
+        contents: `module.exports = require('./program.js').shared[${JSON.stringify(path)}];`,
+      }));
+      esbuild.onResolve({ filter: /./, namespace: 'shared' }, ({ path }) => ({ path, external: true }));
+    },
+  };
+}
+
+const ownModules = (metafile) => Object.keys(metafile.inputs).filter((path) => path.startsWith('src/'));
+const entry = (sourcefile, contents) => ({ stdin: { contents, resolveDir: root, sourcefile, loader: 'js' } });
+const quoted = JSON.stringify;
 
 /** The first line of the program, 64 bytes with its end: code-cache.ts tells programs apart by it. */
 function programId(hash) {
@@ -87,7 +128,7 @@ async function makeCodeCache() {
   const ended = new Promise((resolve) => {
     child.once('exit', resolve).once('error', resolve);
   });
-  const there = () => readdirSync(daemon).some((name) => name.endsWith('.cache'));
+  const there = () => readdirSync(daemon).filter((name) => name.endsWith('.cache')).length === 2;
   const limit = performance.now() + CACHE_LIMIT_MS;
   while (!there() && child.exitCode === null && performance.now() < limit) {
     await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 20))]);
@@ -107,25 +148,52 @@ await build({
   outbase: 'src',
   outdir: 'dist',
 });
+// The program twice: what it needs early is known only after the first time, and so is which of that late.js needs.
 const packages = new Set();
+const lateModules = new Set();
+const plugins = [packagesApart(packages), lateApart(lateModules)];
+const start = `export { startProgram } from './src/daemon/program.ts';`;
+const first = await build({ ...commonjs, ...entry('program.mjs', start), write: false, outdir: daemon, plugins });
+const early = new Set(ownModules(first.metafile));
+const lateEntry = `module.exports = {${[...lateModules].map((path) => `${quoted(path)}: () => require(${quoted(`./${path}`)})`)}};`;
+const late = await build({
+  ...commonjs,
+  ...entry('late.cjs', lateEntry),
+  outfile: join(daemon, 'late.js'),
+  banner: { js: programId('') },
+  plugins: [sharedModules(early), packagesApart(packages)],
+});
+const shared = Object.keys(late.metafile.inputs).flatMap((path) => (path.startsWith('shared:') ? [path.slice(7)] : []));
 const program = await build({
   ...commonjs,
-  entryPoints: { program: 'src/daemon/program.ts' },
-  outdir: daemon,
+  ...entry(
+    'program.mjs',
+    [
+      start,
+      ...shared.map((path, i) => `import * as shared${i} from ${quoted(`./${path}`)};`),
+      `export const shared = {${shared.map((path, i) => `${quoted(path)}: shared${i}`)}};`,
+    ].join('\n'),
+  ),
+  outfile: join(daemon, 'program.js'),
   banner: { js: programId('') },
-  plugins: [latePackages(packages)],
+  plugins,
 });
-const file = join(daemon, 'program.js');
-const text = readFileSync(file, 'utf8');
-const hash = createHash('sha256').update(text).digest('hex');
-writeFileSync(file, programId(hash) + text.slice(programId('').length));
+for (const name of ['program.js', 'late.js']) {
+  const file = join(daemon, name);
+  const text = readFileSync(file, 'utf8');
+  const hash = createHash('sha256').update(text).digest('hex');
+  writeFileSync(file, programId(hash) + text.slice(programId('').length));
+}
 await build({ ...commonjs, entryPoints: { main: 'src/daemon/launcher.ts' }, outdir: daemon });
-const late = await build({
+const bundled = await build({
   ...commonjs,
   entryPoints: Object.fromEntries([...packages].map((name) => [fileOf(name).replace(/^\.\/|\.js$/g, ''), name])),
   outdir: daemon,
   sourcemap: false,
 });
 writeFileSync(join(daemon, 'package.json'), '{ "type": "commonjs" }\n');
-writeFileSync(join(daemon, 'THIRD-PARTY-LICENCES.txt'), licences([program.metafile, late.metafile]));
+writeFileSync(
+  join(daemon, 'THIRD-PARTY-LICENCES.txt'),
+  licences([program, late, bundled].map(({ metafile }) => metafile)),
+);
 await makeCodeCache();

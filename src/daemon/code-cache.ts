@@ -18,51 +18,78 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import { Script } from 'node:vm';
 
 /** Set by whoever wants no cache, as for Node's own. */
 const OFF = 'NODE_DISABLE_COMPILE_CACHE';
-/** The first line of a program is a comment of so many bytes with its hash (scripts/bundle.mjs); a cache begins with it. */
-export const PROGRAM_ID_BYTES = 64;
+/** Each file begins with a comment of so many bytes that holds its hash (scripts/bundle.mjs), and so does its cache. */
+const ID_BYTES = 64;
 
-/** A program that was loaded. */
-export interface LoadedProgram {
-  /** Its `module.exports`. */
-  readonly exports: unknown;
-  /** Makes the cache if there is none that fits; to be called once all that a start needs has been run. Never throws. */
-  readonly saveCache: () => void;
+type Wrapped = (exports: object, require: NodeJS.Require, module: object, file: string, folder: string) => void;
+
+/** Loads the CommonJS files that the program consists of, which may require each other. */
+export class ProgramLoader {
+  readonly #folder: string;
+  readonly #outer: NodeJS.Require;
+  readonly #inner: NodeJS.Require;
+  /** Where caches may lie; the first that can be written to gets them. */
+  readonly #caches: readonly string[];
+  /** undefined: no cache is used. */
+  readonly #user: number | undefined;
+  /** Node's own options may change V8's flags: such a start takes what fits, and leaves what is there to the others. */
+  readonly #saves: boolean;
+  readonly #modules = new Map<string, { exports: object }>();
+  readonly #uncached: { readonly file: string; readonly id: string; readonly script: Script }[] = [];
+
+  /**
+   * @param files names as they are required, e.g. `./program.js`; all others are left to `require`.
+   * @param require that of a file in `folder`.
+   * @param env names the user's own cache folder.
+   */
+  constructor(folder: string, files: readonly string[], require: NodeJS.Require, env: NodeJS.ProcessEnv) {
+    this.#folder = folder;
+    this.#outer = require;
+    const inner = (name: string): unknown => (files.includes(name) ? this.load(name) : require(name));
+    this.#inner = Object.assign(inner, require);
+    this.#caches = [folder, ...userFolder(env)];
+    this.#saves = process.execArgv.length === 0 && !env.NODE_OPTIONS;
+    // Source maps come with Node's own modules only.
+    this.#user = env[OFF] || process.sourceMapsEnabled ? undefined : process.geteuid?.();
+  }
+
+  /** `module.exports` of one of the files. */
+  load(name: string): unknown {
+    if (this.#user === undefined) return this.#outer(name);
+    const known = this.#modules.get(name);
+    if (known !== undefined) return known.exports;
+    const file = join(this.#folder, name);
+    const source = readFileSync(file, 'latin1');
+    const id = source.slice(0, ID_BYTES);
+    let cachedData: Buffer | undefined;
+    for (const folder of this.#caches) cachedData ??= read(join(folder, cacheName(file)), id, this.#user);
+    // All in the first line, as Node's own wrapper has it: stack traces have the file's line numbers.
+    const wrapped = `(function (exports, require, module, __filename, __dirname) {${source}\n})`;
+    const script = new Script(wrapped, { filename: file, ...(cachedData && { cachedData }) });
+    if (cachedData === undefined || script.cachedDataRejected) this.#uncached.push({ file, id, script });
+    const module = { exports: {} };
+    this.#modules.set(name, module);
+    (script.runInThisContext() as Wrapped)(module.exports, this.#inner, module, file, this.#folder);
+    return module.exports;
+  }
+
+  /** Makes the caches that were missing; to be called once what a start needs has been run. Never throws. */
+  saveCaches(): void {
+    for (const { file, id, script } of this.#saves ? this.#uncached.splice(0) : []) {
+      const data = Buffer.concat([Buffer.from(id, 'latin1'), script.createCachedData()]);
+      this.#caches.some((folder, i) => write(join(folder, cacheName(file)), data, this.#user, i > 0));
+    }
+  }
 }
 
-type ProgramFunction = (exports: object, require: NodeJS.Require, module: object, file: string, folder: string) => void;
-
-/** Runs a CommonJS file through the cache. @param env names the user's own cache folder. */
-export function loadProgram(file: string, env: NodeJS.ProcessEnv): LoadedProgram {
-  const require = createRequire(file);
-  const uid = process.geteuid?.();
-  // Source maps come with modules only.
-  if (uid === undefined || env[OFF] || process.sourceMapsEnabled)
-    return { exports: require(file), saveCache: () => {} };
-
-  const source = readFileSync(file, 'latin1');
-  const id = source.slice(0, PROGRAM_ID_BYTES);
-  const name = `${basename(file, '.js')}-${process.version}-${process.arch}.cache`;
-  const folders = [dirname(file), ...userFolder(env)];
-  let cachedData: Buffer | undefined;
-  for (const folder of folders) cachedData ??= read(folder, name, id, uid);
-  // All in the first line, as Node's own wrapper has it: stack traces have the file's line numbers.
-  const wrapped = `(function (exports, require, module, __filename, __dirname) {${source}\n})`;
-  const script = new Script(wrapped, { filename: file, ...(cachedData && { cachedData }) });
-  const module = { exports: {} };
-  (script.runInThisContext() as ProgramFunction)(module.exports, require, module, file, dirname(file));
-  const fits = cachedData !== undefined && script.cachedDataRejected !== true;
-  const saveCache = (): void => {
-    if (fits) return;
-    const data = Buffer.concat([Buffer.from(id, 'latin1'), script.createCachedData()]);
-    folders.some((folder, i) => write(folder, name, data, uid, i > 0));
-  };
-  return { exports: module.exports, saveCache };
+/** `program-v20.20.2-x64.cache` of program.js. */
+function cacheName(file: string): string {
+  return `${basename(file, '.js')}-${process.version}-${process.arch}.cache`;
 }
 
 /** The cache folder of the user, for an installation that is root's. */
@@ -72,19 +99,19 @@ function userFolder({ XDG_CACHE_HOME: xdg, HOME: home }: NodeJS.ProcessEnv): str
 }
 
 /** Whether only root and this user can change it. */
-function isPrivate({ uid, mode }: Stats, user: number): boolean {
+function isPrivate({ uid, mode }: Stats, user: number | undefined): boolean {
   return (uid === user || uid === 0) && (mode & 0o022) === 0;
 }
 
 /** V8's data, or undefined if there is none that is to be trusted and of this program. */
-function read(folder: string, name: string, id: string, user: number): Buffer | undefined {
+function read(path: string, id: string, user: number): Buffer | undefined {
   let fd: number | undefined;
   try {
-    fd = openSync(join(folder, name), constants.O_RDONLY | constants.O_NOFOLLOW);
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
     const stats = fstatSync(fd);
-    if (!stats.isFile() || !isPrivate(stats, user) || !isPrivate(statSync(folder), user)) return undefined;
+    if (!stats.isFile() || !isPrivate(stats, user) || !isPrivate(statSync(dirname(path)), user)) return undefined;
     const all = readFileSync(fd);
-    return all.toString('latin1', 0, PROGRAM_ID_BYTES) === id ? all.subarray(PROGRAM_ID_BYTES) : undefined;
+    return all.toString('latin1', 0, ID_BYTES) === id ? all.subarray(ID_BYTES) : undefined;
   } catch {
     // Not there, mostly.
     return undefined;
@@ -94,11 +121,11 @@ function read(folder: string, name: string, id: string, user: number): Buffer | 
 }
 
 /** Writes beside its place and renames, so that no start reads half a cache. @returns whether it is there. */
-function write(folder: string, name: string, data: Buffer, user: number, make: boolean): boolean {
-  const temporary = join(folder, `.${name}.${process.pid}`);
+function write(path: string, data: Buffer, user: number | undefined, makeFolder: boolean): boolean {
+  const temporary = `${path}.${process.pid}`;
   try {
-    if (make) mkdirSync(folder, { recursive: true, mode: 0o700 });
-    if (!isPrivate(statSync(folder), user)) return false;
+    if (makeFolder) mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    if (!isPrivate(statSync(dirname(path)), user)) return false;
     const fd = openSync(temporary, 'wx', 0o644);
     try {
       writeFileSync(fd, data);
@@ -106,7 +133,7 @@ function write(folder: string, name: string, data: Buffer, user: number, make: b
     } finally {
       closeSync(fd);
     }
-    renameSync(temporary, join(folder, name));
+    renameSync(temporary, path);
     return true;
   } catch {
     // A read-only installation, a full disk: the next start is as slow as this one.

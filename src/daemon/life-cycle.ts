@@ -48,7 +48,6 @@ class Daemon {
   /** Made only where --control or --metrics asks for it. */
   #control: ControlServer | undefined;
   readonly #notifier: SystemdNotifier;
-  readonly #startedMs = performance.now();
   #network: NetworkService | undefined;
   #started: Promise<ReadyLine> | undefined;
   #stopping = false;
@@ -139,7 +138,8 @@ class Daemon {
     this.#notifier
       .ready(`${ready.vm.length} VM links, ${ready.publish.length} published ports`)
       .catch((err: unknown) => this.#crash(err));
-    const afterMs = Math.round(performance.now() - this.#startedMs);
+    // Not performance.now: that loads a module of its own, and this counts from the start of the process.
+    const afterMs = Math.round(process.uptime() * 1000);
     // pino adds the pid itself.
     const { pid: _pid, ...fields } = ready;
     this.#log.info({ ...fields, event: 'daemon.ready', afterMs }, 'ready');
@@ -270,7 +270,7 @@ class Daemon {
     const health = this.#stopping
       ? { status: 'stopping' as const }
       : (this.#network?.health() ?? { status: 'ok' as const });
-    return { ...health, pid: process.pid, uptimeSeconds: Math.round((performance.now() - this.#startedMs) / 1000) };
+    return { ...health, pid: process.pid, uptimeSeconds: Math.round(process.uptime()) };
   }
 
   async #metricsText(): Promise<{ contentType: string; text: string }> {
