@@ -1,4 +1,4 @@
-// `npm run bundle`: from src/ to what runs in dist/. The library entry is one ES module with its packages outside. The command is CommonJS,
+// `npm run bundle [-- FOLDER]`: from src/ to what runs in dist/ (or FOLDER). The library entry is one ES module with its packages outside. The command is CommonJS,
 // which starts sooner: a launcher, one program with everything that a start needs, and one file for each package that is loaded
 // after readiness. Why so: docs/adr/0016-start.md.
 
@@ -6,12 +6,13 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const daemon = join(root, 'dist/daemon');
+const dist = resolve(root, process.argv[2] ?? 'dist');
+const daemon = join(dist, 'daemon');
 /** Packages that are needed before the VM's socket listens; they are part of the program. */
 const EARLY = new Set(['valibot']);
 const CACHE_LIMIT_MS = 10_000;
@@ -146,7 +147,7 @@ await build({
   splitting: true,
   packages: 'external',
   outbase: 'src',
-  outdir: 'dist',
+  outdir: dist,
 });
 // The program twice: what it needs early is known only after the first time, and so is which of that late.js needs.
 const packages = new Set();

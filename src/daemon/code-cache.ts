@@ -28,8 +28,17 @@ const ID_BYTES = 64;
 
 type Wrapped = (exports: object, require: NodeJS.Require, module: object, file: string, folder: string) => void;
 
+/** What is used of `process`. */
+export interface LoaderHost {
+  readonly env: NodeJS.ProcessEnv;
+  readonly execArgv: readonly string[];
+  readonly sourceMapsEnabled: boolean;
+}
+
 /** Loads the CommonJS files that the program consists of, which may require each other. */
 export class ProgramLoader {
+  /** Files that were not compiled. */
+  readonly fromCache: string[] = [];
   readonly #folder: string;
   readonly #outer: NodeJS.Require;
   readonly #inner: NodeJS.Require;
@@ -45,17 +54,18 @@ export class ProgramLoader {
   /**
    * @param files names as they are required, e.g. `./program.js`; all others are left to `require`.
    * @param require that of a file in `folder`.
-   * @param env names the user's own cache folder.
+   * @param host `process`: its environment names the user's own cache folder.
    */
-  constructor(folder: string, files: readonly string[], require: NodeJS.Require, env: NodeJS.ProcessEnv) {
+  constructor(folder: string, files: readonly string[], require: NodeJS.Require, host: LoaderHost) {
+    const { env, execArgv, sourceMapsEnabled } = host;
     this.#folder = folder;
     this.#outer = require;
     const inner = (name: string): unknown => (files.includes(name) ? this.load(name) : require(name));
     this.#inner = Object.assign(inner, require);
     this.#caches = [folder, ...userFolder(env)];
-    this.#saves = process.execArgv.length === 0 && !env.NODE_OPTIONS;
+    this.#saves = execArgv.length === 0 && !env.NODE_OPTIONS;
     // Source maps come with Node's own modules only.
-    this.#user = env[OFF] || process.sourceMapsEnabled ? undefined : process.geteuid?.();
+    this.#user = env[OFF] || sourceMapsEnabled ? undefined : process.geteuid?.();
   }
 
   /** `module.exports` of one of the files. */
@@ -72,6 +82,7 @@ export class ProgramLoader {
     const wrapped = `(function (exports, require, module, __filename, __dirname) {${source}\n})`;
     const script = new Script(wrapped, { filename: file, ...(cachedData && { cachedData }) });
     if (cachedData === undefined || script.cachedDataRejected) this.#uncached.push({ file, id, script });
+    else this.fromCache.push(name);
     const module = { exports: {} };
     this.#modules.set(name, module);
     (script.runInThisContext() as Wrapped)(module.exports, this.#inner, module, file, this.#folder);

@@ -5,6 +5,6 @@
 import { ProgramLoader } from './code-cache.ts';
 import type * as program from './program.ts';
 
-const loader = new ProgramLoader(import.meta.dirname, ['./program.js', './late.js'], require, process.env);
+const loader = new ProgramLoader(import.meta.dirname, ['./program.js', './late.js'], require, process);
 const { startProgram } = loader.load('./program.js') as typeof program;
 startProgram(() => loader.saveCaches());
