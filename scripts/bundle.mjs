@@ -197,4 +197,5 @@ writeFileSync(
   join(daemon, 'THIRD-PARTY-LICENCES.txt'),
   licences([program, late, bundled].map(({ metafile }) => metafile)),
 );
+for (const name of readdirSync(daemon)) if (name.endsWith('.cache')) rmSync(join(daemon, name));
 await makeCodeCache();
