@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream';
 import { ExitCode } from '../host/exit-code.ts';
 import { errnoOf, OperatorError } from '../host/operator-error.ts';
 import { listenOnSocketFile, type SocketFile } from '../host/socket-file.ts';
+import { limitRequestTime, NO_CHECKING_MS } from './request-deadline.ts';
 import type { ControlSide, ControlSource } from './routes.ts';
 
 /** The part of the log that this needs. */
@@ -16,7 +17,6 @@ export interface ControlLog {
 
 const MAX_HEADER_BYTES = 8 * 1024;
 const MAX_CONNECTIONS = 64;
-const HEADERS_TIMEOUT_MS = 5000;
 const REQUEST_TIMEOUT_MS = 10_000;
 const KEEP_ALIVE_MS = 5000;
 
@@ -72,10 +72,8 @@ export class ControlServer {
     const server = createServer(
       {
         maxHeaderSize: MAX_HEADER_BYTES,
-        headersTimeout: HEADERS_TIMEOUT_MS,
-        requestTimeout: REQUEST_TIMEOUT_MS,
         keepAliveTimeout: KEEP_ALIVE_MS,
-        connectionsCheckingInterval: 1000,
+        connectionsCheckingInterval: NO_CHECKING_MS,
       },
       (request, response) => {
         this.#listener(side).then(
@@ -88,6 +86,7 @@ export class ControlServer {
       },
     );
     server.maxConnections = MAX_CONNECTIONS;
+    limitRequestTime(server, REQUEST_TIMEOUT_MS, KEEP_ALIVE_MS);
     server.on('clientError', answerClientError);
     // Errors before it listens reject where they are awaited; later ones (EMFILE on accept) must not end the daemon.
     server.once('listening', () => {

@@ -3,16 +3,17 @@
 import { ExitCode } from '../host/exit-code.ts';
 import { parseCommand } from './cli.ts';
 import { loadConfig } from './config.ts';
-import { errorLine, runDaemon } from './life-cycle.ts';
-import type { CreateNetwork } from './network-api.ts';
+import { type DaemonDeps, errorLine, runDaemon } from './life-cycle.ts';
 import { readVersion } from './version.ts';
+
+/** What `run` is given, see DaemonDeps. */
+export type RunDeps = Omit<DaemonDeps, 'version'>;
 
 /**
  * Runs `isthmus` with these arguments.
- * @param loadNetwork called by `run` once the configuration is right.
  * @returns the exit code, once output has been handed over; `run` ends the process itself, whatever is still open.
  */
-export async function runCommand(argv: readonly string[], loadNetwork: () => Promise<CreateNetwork>): Promise<number> {
+export async function runCommand(argv: readonly string[], deps: RunDeps): Promise<number> {
   // A reader that goes away (`isthmus --help | head -1`) is not an error of ours, nor a reason to end a VM's network.
   process.stderr.on('error', () => {});
   try {
@@ -43,7 +44,7 @@ export async function runCommand(argv: readonly string[], loadNetwork: () => Pro
           const { configAsJson, configAsYaml } = await import('./config-print.ts');
           return print(command.json ? configAsJson(loaded.entries) : configAsYaml(loaded.entries));
         }
-        const code = await runDaemon(loaded, { loadNetwork, version: readVersion() });
+        const code = await runDaemon(loaded, { ...deps, version: readVersion() });
         return process.exit(code);
       }
     }

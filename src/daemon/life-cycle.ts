@@ -11,7 +11,7 @@ import { OperatorError } from '../host/operator-error.ts';
 import { releaseSocketFiles } from '../host/socket-file.ts';
 import type { Config, LoadedConfig } from './config.ts';
 import { type Log, LogRoot } from './log.ts';
-import type { CreateNetwork, NetworkService } from './network-api.ts';
+import type { LoadNetwork, NetworkService } from './network-api.ts';
 import { PidFile } from './pid-file.ts';
 import { checkReadyFd, type ReadyLine, SystemdNotifier, tellReadyFd } from './readiness.ts';
 import type { StatsSource } from './stats-source.ts';
@@ -19,8 +19,10 @@ import { formatEndpoint } from './value-grammar.ts';
 
 /** What the life cycle is given by the command. */
 export interface DaemonDeps {
-  /** Loads the network only once the cheap checks have passed. */
-  readonly loadNetwork: () => Promise<CreateNetwork>;
+  /** Called once the cheap checks have passed. */
+  readonly loadNetwork: LoadNetwork;
+  /** Called once everything that is loaded after readiness is there. */
+  readonly onStarted?: () => void;
   readonly version: string;
 }
 
@@ -46,7 +48,6 @@ class Daemon {
   /** Made only where --control or --metrics asks for it. */
   #control: ControlServer | undefined;
   readonly #notifier: SystemdNotifier;
-  readonly #startedMs = performance.now();
   #network: NetworkService | undefined;
   #started: Promise<ReadyLine> | undefined;
   #stopping = false;
@@ -95,7 +96,7 @@ class Daemon {
     for (const warning of this.#warnings) this.#log.warn({ event: 'config.warning' }, warning);
     if (readyFd !== undefined) checkReadyFd(readyFd);
     this.#pidFile?.check();
-    const createNetwork = await this.#deps.loadNetwork();
+    const createNetwork = await this.#deps.loadNetwork(this.#config);
     const network = createNetwork(this.#config, this.#log);
     this.#network = network;
     // Both settle before a failure is told: what has begun to listen by then is known, and is closed again.
@@ -137,7 +138,8 @@ class Daemon {
     this.#notifier
       .ready(`${ready.vm.length} VM links, ${ready.publish.length} published ports`)
       .catch((err: unknown) => this.#crash(err));
-    const afterMs = Math.round(performance.now() - this.#startedMs);
+    // Not performance.now: that loads a module of its own, and this counts from the start of the process.
+    const afterMs = Math.round(process.uptime() * 1000);
     // pino adds the pid itself.
     const { pid: _pid, ...fields } = ready;
     this.#log.info({ ...fields, event: 'daemon.ready', afterMs }, 'ready');
@@ -145,12 +147,18 @@ class Daemon {
       () => this.#stop('the last link has ended'),
       (err: unknown) => this.#crash(err),
     );
-    this.#root.load().catch(this.#crash);
+    this.#loadTheRest().catch(this.#crash);
+  }
+
+  /** What nothing before readiness needs; now, so that later nothing depends on files that an upgrade may replace. */
+  async #loadTheRest(): Promise<void> {
+    await this.#root.load();
     if (this.#control !== undefined) {
-      Promise.all([this.#control.preload(), this.#loadMetrics()]).catch((err: unknown) => {
+      await Promise.all([this.#control.preload(), this.#loadMetrics()]).catch((err: unknown) => {
         this.#log.error({ event: 'control.load.failed', err }, 'the control API could not be loaded');
       });
     }
+    this.#deps.onStarted?.();
   }
 
   readonly #onEndSignal = (signal: NodeJS.Signals): void => {
@@ -262,7 +270,7 @@ class Daemon {
     const health = this.#stopping
       ? { status: 'stopping' as const }
       : (this.#network?.health() ?? { status: 'ok' as const });
-    return { ...health, pid: process.pid, uptimeSeconds: Math.round((performance.now() - this.#startedMs) / 1000) };
+    return { ...health, pid: process.pid, uptimeSeconds: Math.round(process.uptime()) };
   }
 
   async #metricsText(): Promise<{ contentType: string; text: string }> {

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The entry of the `isthmus` command, and nothing else: it names what is loaded late.
+// The entry of the `isthmus` command where it runs from its modules. In the package it is launcher.ts.
 
-import { runCommand } from './command.ts';
+import { startProgram } from './program.ts';
 
-process.exitCode = await runCommand(process.argv.slice(2), async () => (await import('./network.ts')).createNetwork);
+await startProgram();

@@ -7,10 +7,16 @@ import type { StatsMetric, StatsSource } from './stats-source.ts';
 
 const NAME = /^isthmus(_[a-z0-9]+)+$/;
 
+/** prom-client samples the delay of the event loop by a timer of its own, which would wake an idle daemon 100 times a second. */
+const NO_SAMPLING_MS = 0x7fffffff;
+/** What comes of those samples; `nodejs_eventloop_lag_seconds` is measured at the scrape, and stays. */
+const SAMPLED = ['min', 'max', 'mean', 'stddev', 'p50', 'p90', 'p99'].map((of) => `nodejs_eventloop_lag_${of}_seconds`);
+
 /** A registry over all sources, with the process's own metrics. */
 export function createMetrics(sources: readonly StatsSource[]): Registry {
   const registry = new Registry();
-  collectDefaultMetrics({ register: registry });
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: NO_SAMPLING_MS });
+  for (const name of SAMPLED) registry.removeSingleMetric(name);
   for (const source of sources) for (const metric of source.metrics) register(registry, metric);
   return registry;
 }

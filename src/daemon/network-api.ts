@@ -57,3 +57,6 @@ export interface NetworkService {
 
 /** The one export that the life cycle wants of `network.ts`. */
 export type CreateNetwork = (config: Config, log: Log) => NetworkService;
+
+/** Loads the network, and makes the VMs' sockets listen before that. @throws OperatorError */
+export type LoadNetwork = (config: Config) => Promise<CreateNetwork>;

@@ -28,6 +28,7 @@ import { CaptureFile } from '../link/capture-file.ts';
 import { LinkCounters } from '../link/link-counters.ts';
 import { LinkListener } from '../link/listener.ts';
 import type { LinkContext } from '../link/vm-link.ts';
+import type { VmSocket } from '../link/vm-socket.ts';
 import { DhcpService } from '../services/dhcp-server.ts';
 import { Leases } from '../services/leases.ts';
 import { NtpService } from '../services/ntp.ts';
@@ -38,7 +39,7 @@ import type { VmPort } from '../stack/vm-port.ts';
 import { DEFAULT_TCP_LIMITS } from '../tcp/limits.ts';
 import type { Config } from './config.ts';
 import type { Log } from './log.ts';
-import type { CreateNetwork, Health, NetworkService, ReadyInfo, ReadyPort } from './network-api.ts';
+import type { Health, NetworkService, ReadyInfo, ReadyPort } from './network-api.ts';
 import { networkMetrics } from './network-metrics.ts';
 import type { PublishSpec } from './publish-spec.ts';
 import type { StatsSource } from './stats-source.ts';
@@ -56,12 +57,20 @@ const NTP_REF_ID = 0x7f7f0100;
 /** A bug is logged at most so often. */
 const BUG_LOG_MS = 1000;
 
-export const createNetwork: CreateNetwork = (config, log) => new Network(config, log);
+/** @param sockets those of `config.vm` that listen already, in its order. */
+export function createNetwork(
+  config: Config,
+  log: Log,
+  sockets: readonly (VmSocket | undefined)[] = [],
+): NetworkService {
+  return new Network(config, log, sockets);
+}
 
 class Network implements NetworkService {
   readonly finished: Promise<void>;
   readonly #config: Config;
   readonly #log: Log;
+  readonly #sockets: readonly (VmSocket | undefined)[];
   readonly #clock = new HostClock();
   readonly #timers = new HostTimers();
   readonly #random = new HostRandom();
@@ -88,9 +97,10 @@ class Network implements NetworkService {
   #unfinished = 0;
   #finish: () => void = () => {};
 
-  constructor(config: Config, log: Log) {
+  constructor(config: Config, log: Log, sockets: readonly (VmSocket | undefined)[]) {
     this.#config = config;
     this.#log = log;
+    this.#sockets = sockets;
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
     });
@@ -260,7 +270,7 @@ class Network implements NetworkService {
       },
       log: links,
     };
-    for (const vm of config.vm) {
+    for (const [i, vm] of config.vm.entries()) {
       const { transport } = vm;
       const place = transport.kind === 'listen' ? { kind: 'path' as const, path: transport.path } : transport;
       this.#unfinished++;
@@ -268,6 +278,7 @@ class Network implements NetworkService {
         {
           url: { text: vm.url, format: vm.framing, place },
           mtu: vm.mtu,
+          socket: this.#sockets[i],
           onFinished: () => {
             if (--this.#unfinished === 0) this.#finish();
           },

@@ -8,16 +8,19 @@ import net from 'node:net';
 import { ExitCode } from '../host/exit-code.ts';
 import { adoptStream } from '../host/host-stream.ts';
 import { errnoOf, OperatorError } from '../host/operator-error.ts';
-import { listenOnSocketFile, type SocketFile } from '../host/socket-file.ts';
+import type { SocketFile } from '../host/socket-file.ts';
 import { inspectSocket, pipeProblem } from './inherited-fd.ts';
 import { LinkCounters } from './link-counters.ts';
 import type { LinkUrl } from './link-url.ts';
 import { type LinkContext, type LinkSource, VmLink } from './vm-link.ts';
+import { VM_SERVER_OPTIONS, VmSocket } from './vm-socket.ts';
 
 export interface ListenerOptions {
   readonly url: LinkUrl;
   /** Largest IP packet, 576 to 65,520. */
   readonly mtu: number;
+  /** The socket of a path if it listens already. */
+  readonly socket?: VmSocket | undefined;
   /** Links at once; a VM beyond that is turned away. */
   readonly maxLinks?: number;
   /** The only connection that there will ever be (stdio, connected descriptor) has ended. */
@@ -40,6 +43,7 @@ export class LinkListener {
   readonly #maxLinks: number;
   readonly #onFinished: (() => void) | undefined;
   readonly #past: LinkCounters = new LinkCounters();
+  readonly #socket: VmSocket | undefined;
   #server: net.Server | undefined;
   #file: SocketFile | undefined;
   #whenEmpty: (() => void) | undefined;
@@ -50,6 +54,7 @@ export class LinkListener {
   constructor(options: ListenerOptions, context: LinkContext) {
     this.url = options.url;
     this.mtu = options.mtu;
+    this.#socket = options.socket;
     this.#maxLinks = options.maxLinks ?? DEFAULT_MAX_LINKS;
     this.#onFinished = options.onFinished;
     this.#context = context;
@@ -72,9 +77,11 @@ export class LinkListener {
     switch (place.kind) {
       case 'path':
         {
-          const server = this.#makeServer();
-          this.#file = await listenOnSocketFile(server, place.path, 'vm');
-          this.#watch(server);
+          const socket = this.#socket ?? (await VmSocket.listen(place.path));
+          this.#server = socket.server;
+          this.#file = socket.file;
+          this.#watch(socket.server);
+          socket.serve((connection) => this.#accept(connection));
         }
         return;
       case 'stdio': {
@@ -105,7 +112,7 @@ export class LinkListener {
   }
 
   #makeServer(): net.Server {
-    const server = net.createServer({ pauseOnConnect: true, allowHalfOpen: true }, (socket) => this.#accept(socket));
+    const server = net.createServer(VM_SERVER_OPTIONS, (socket) => this.#accept(socket));
     this.#server = server;
     return server;
   }
