@@ -21,6 +21,7 @@ import { HostRandom } from '../host/host-random.ts';
 import { LeaseFile } from '../host/lease-file.ts';
 import { errnoOf, OperatorError } from '../host/operator-error.ts';
 import { createPacketMemory, type PacketMemory } from '../host/packet-memory.ts';
+import { TurnClock } from '../host/turn-clock.ts';
 import { WakeTimer } from '../host/wake-timer.ts';
 import { IpAddress } from '../ip/address.ts';
 import { CaptureHost } from '../link/capture.ts';
@@ -90,7 +91,7 @@ class Network implements NetworkService {
   readonly #listeners: LinkListener[] = [];
   readonly #stats: StatsSource;
   #capture: CaptureFile | undefined;
-  #turnWanted = false;
+  readonly #turns: TurnClock;
   #stopping = false;
   #degraded: string | undefined;
   #bugLoggedAt: Millis = Number.NEGATIVE_INFINITY;
@@ -108,7 +109,10 @@ class Network implements NetworkService {
     this.#wake = new WakeTimer(this.#clock);
     const { network, gateway, hostAlias } = config;
     const destinations = new Destinations({ network, gateway, hostAlias });
-    this.#tcp = new TcpForwarder({ destinations, clock: this.#clock, mem: this.#memory.mem });
+    this.#turns = new TurnClock(this.#clock, (now) => {
+      if (!this.#stopping) this.#stack.onEndTurn(now);
+    });
+    this.#tcp = new TcpForwarder({ destinations, clock: this.#clock, mem: this.#memory.mem, turns: this.#turns });
     const onDeadlineChanged = (): void => this.#wake.update();
     // The stack and those who send through it need each other: the senders get it by these two closures.
     const sender: UdpSender = {
@@ -147,7 +151,7 @@ class Network implements NetworkService {
       this.#tcp,
       this.#udp,
       {
-        onTurnWanted: () => this.#wantTurn(),
+        onTurnWanted: () => this.#turns.want(),
         onTurnEnd: () => this.#wake.update(),
         onVmConnected: () => {},
         onVmGone: (port) => this.#onVmGone(port),
@@ -326,18 +330,6 @@ class Network implements NetworkService {
   async reload(): Promise<void> {
     this.#dns.refresh();
     this.#dhcp.setDomains(this.#config.domain, this.#searchList());
-  }
-
-  // --- Turns.
-
-  #wantTurn(): void {
-    if (this.#turnWanted) return;
-    this.#turnWanted = true;
-    // After the sockets that are ready now have all been read: what they bring leaves in one write.
-    setImmediate(() => {
-      this.#turnWanted = false;
-      if (!this.#stopping) this.#stack.onEndTurn(this.#clock.now());
-    });
   }
 
   #onVmGone(port: VmPort): void {

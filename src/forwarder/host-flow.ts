@@ -10,6 +10,7 @@
 
 import type { Clock, Millis } from '../base/clock.ts';
 import type { HostStream, StreamOwner } from '../host/stream.ts';
+import type { TurnClock } from '../host/turn-clock.ts';
 import { CloseReason, type FlowOwner, type TcpFlow } from '../stack/ports.ts';
 import { refuseReasonOf } from './errno.ts';
 
@@ -36,6 +37,7 @@ export interface HostFlowContext {
   readonly stats: HostFlowStats;
   /** Every flow that has a socket. */
   readonly live: Set<HostFlow>;
+  readonly turns: TurnClock;
 }
 
 export class HostFlowStats {
@@ -181,8 +183,9 @@ export class HostFlow implements FlowOwner, StreamOwner {
   }
 
   onRead(bytes: number): boolean {
-    const { clock, scratch, stats } = this.#context;
+    const { clock, scratch, stats, turns } = this.#context;
     const now = clock.now();
+    turns.beginRead();
     this.#lastRead = bytes;
     stats.bytesToGuest += bytes;
     if (this.#lent > 0) {
@@ -193,6 +196,7 @@ export class HostFlow implements FlowOwner, StreamOwner {
       // Copy: the packet memory is full; these bytes wait here, and nothing more is read.
       if (taken < bytes) this.#spill = Buffer.from(scratch.subarray(taken, bytes));
     }
+    turns.endRead(now);
     if (this.#over) return false;
     if (this.#spill !== undefined || this.flow.writable < PAUSE_BYTES) {
       this.#pause();

@@ -3,6 +3,7 @@
 
 import type { Clock, Millis } from '../base/clock.ts';
 import { dialTcp } from '../host/host-stream.ts';
+import type { TurnClock } from '../host/turn-clock.ts';
 import type { FlowAcceptor, FlowOwner, TcpFlow } from '../stack/ports.ts';
 import { RefuseReason } from '../stack/ports.ts';
 import { Destination, type Destinations, refusalOf } from './destination.ts';
@@ -18,6 +19,7 @@ export interface TcpForwarderOptions {
   readonly clock: Clock;
   /** The packet memory. */
   readonly mem: Buffer;
+  readonly turns: TurnClock;
 }
 
 export class TcpForwarder implements FlowAcceptor {
@@ -34,6 +36,7 @@ export class TcpForwarder implements FlowAcceptor {
       mem: options.mem,
       stats: this.stats,
       live: new Set(),
+      turns: options.turns,
     };
   }
 

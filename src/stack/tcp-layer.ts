@@ -46,7 +46,6 @@ const EPHEMERAL_FIRST = 32_768;
 const EPHEMERAL_COUNT = 28_232;
 /** A flow from which nothing has come for so long does not need the window it once grew. */
 const IDLE_WINDOW_MS = 2000;
-const RECLAIM_MS = 1000;
 
 /** What the TCP layer asks of the rest of the stack. */
 export interface TcpUplink {
@@ -455,7 +454,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   /** Flows that have been idle give back the window they grew; looked for at most once a second. */
   #reclaimWindows(): void {
     const now = this.#now;
-    if (now - this.#reclaimedAt < RECLAIM_MS) return;
+    if (now - this.#reclaimedAt < IDLE_WINDOW_MS / 2) return;
     this.#reclaimedAt = now;
     for (const c of this.table.all()) if (now - c.lastRecvAt > IDLE_WINDOW_MS) c.rcv.lower();
   }

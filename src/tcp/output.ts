@@ -4,8 +4,8 @@
 
 import { setU16, setU32 } from '../base/bytes.ts';
 import { type Millis, NEVER } from '../base/clock.ts';
-import { initialWindow } from './congestion.ts';
 import type { Connection } from './connection.ts';
+import { acknowledged, pipe, restartIdle, sackBlocks, selectWindow } from './outgoing.ts';
 import { sendRun } from './run.ts';
 import {
   emitTcpHeader,
@@ -25,16 +25,6 @@ import {
 import { SENT_LOST, SENT_RETRANS, SENT_SACKED } from './sent-queue.ts';
 import { type Seq, seqAdd, seqLt } from './seq.ts';
 import { canReceive, Recovery, State } from './state.ts';
-
-/** Bytes believed to be in the network (RFC 6675 4), FIN included. */
-export function pipe(c: Connection): number {
-  const out = (c.sndNxt - c.sndUna) | 0;
-  if (c.sackOk) return out - c.sackedBytes - c.lostBytes;
-  // Without SACK each duplicate ACK stands for one segment that has left (RFC 5681 3.2, RFC 3042).
-  // After a time-out all of it counts as lost already.
-  const left = c.recovery === Recovery.Loss ? 0 : Math.min(c.dupAcks * c.effSndMss, out);
-  return Math.max(0, out - c.lostBytes - left);
-}
 
 /** Sends what may be sent now, and arms the timers that this calls for. */
 export function output(c: Connection, now: Millis): void {
@@ -190,12 +180,6 @@ function sendNew(c: Connection, now: Millis): boolean {
   }
 }
 
-// Deviation: RFC 5681 4.1 (SHOULD) has cwnd fall to the restart window after an idle RTO; this link loses nothing by congestion, so
-// it is halved, and never below the initial window (TCP-CC-03).
-export function restartIdle(c: Connection): void {
-  c.cc.onIdle(Math.max(c.cc.cwnd / 2, initialWindow(c.effSndMss)));
-}
-
 /** Arms the timers that unacknowledged or waiting bytes need: something is always armed while either is there. */
 function armSendTimers(c: Connection, now: Millis): void {
   const { limits } = c.env;
@@ -244,31 +228,10 @@ export function persistInterval(c: Connection): Millis {
 
 // --- Segments.
 
-/** The window field for the segment being built; the right edge it shows never moves left (RFC 9293 SHLD-14). */
-export function selectWindow(c: Connection): number {
-  const shift = c.rcvWndShift;
-  const offered = Math.max(0, (c.rcvAdv - c.rcvNxt) | 0);
-  let free = c.rcv.free;
-  const worthwhile = Math.min(c.rcvMss, c.rcv.target >>> 1);
-  // RFC 9293 3.8.6.2.2: no small pieces; zero is shown as zero.
-  if (free < worthwhile || (free > offered && free - offered < worthwhile)) free = offered;
-  let wnd = Math.min(free >>> shift, 0xffff);
-  if (wnd << shift < offered) wnd = Math.min((offered + (1 << shift) - 1) >>> shift, 0xffff);
-  c.rcvAdv = seqAdd(c.rcvNxt, wnd << shift);
-  return wnd;
-}
-
 /** Length of the options that every segment of this connection carries now. */
 function optionsLength(c: Connection): number {
   const blocks = sackBlocks(c);
   return (c.tsOk ? 12 : 0) + (blocks > 0 ? 4 + 8 * blocks : 0);
-}
-
-export function sackBlocks(c: Connection): number {
-  if (!c.sackOk) return 0;
-  const held = c.assembler === undefined ? 0 : c.assembler.count;
-  const dsack = c.dsackLeft !== c.dsackRight ? 1 : 0;
-  return Math.min(held + dsack, c.tsOk ? 3 : 4);
 }
 
 /** One segment of the synchronized states with the current acknowledgement and window. @returns false if the link does not drain. */
@@ -294,15 +257,6 @@ function sendSegment(c: Connection, seq: Seq, len: number, flags: number, now: M
   stats.bytesToGuest += len;
   acknowledged(c);
   return true;
-}
-
-/** What was sent carries the acknowledgement of everything so far. */
-export function acknowledged(c: Connection): void {
-  c.lastAckSent = c.rcvNxt;
-  c.ackPending = false;
-  c.ackNow = false;
-  c.unackedSegs = 0;
-  c.delackDeadline = NEVER;
 }
 
 /** RFC 2018 4: the block that grew last first; RFC 2883: before it, the duplicate just seen. */

@@ -3,7 +3,8 @@
 
 import { type Millis, NEVER } from '../base/clock.ts';
 import type { Connection } from './connection.ts';
-import { pipe } from './output.ts';
+import { pipe } from './outgoing.ts';
+
 import type { SegmentView } from './segment.ts';
 import { SENT_LOST, SENT_RETRANS, SENT_SACKED } from './sent-queue.ts';
 import { type Seq, seqAdd, seqGeq, seqGt, seqLeq, seqLt } from './seq.ts';

@@ -5,7 +5,7 @@
 import type { Millis } from '../base/clock.ts';
 import { NEVER } from '../base/clock.ts';
 import type { Connection } from './connection.ts';
-import { acknowledged, pipe, restartIdle, sackBlocks, selectWindow } from './output.ts';
+import { acknowledged, pipe, restartIdle, sackBlocks, selectWindow } from './outgoing.ts';
 import { emitTcpHeader, emitTimestamps, FLAG_ACK, FLAG_PSH, type SegmentView, TCP_HEADER } from './segment.ts';
 import { SENT_MAX } from './sent-queue.ts';
 import { seqAdd } from './seq.ts';
