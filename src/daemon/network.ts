@@ -8,6 +8,7 @@ import type { Millis } from '../base/clock.ts';
 import { LocalNames } from '../dns/local-names.ts';
 import { parseResolvConf } from '../dns/resolv-conf.ts';
 import { parseMac } from '../ethernet/mac.ts';
+import { AddressTexts } from '../forwarder/address-texts.ts';
 import { Destinations } from '../forwarder/destination.ts';
 import { DnsService } from '../forwarder/dns-service.ts';
 import { SendArena } from '../forwarder/send-arena.ts';
@@ -21,6 +22,8 @@ import { HostRandom } from '../host/host-random.ts';
 import { LeaseFile } from '../host/lease-file.ts';
 import { errnoOf, OperatorError } from '../host/operator-error.ts';
 import { createPacketMemory, type PacketMemory } from '../host/packet-memory.ts';
+import { udpHandles } from '../host/udp-handles.ts';
+import { READ_BYTES } from '../host/udp-native.ts';
 import { WakeTimer } from '../host/wake-timer.ts';
 import { IpAddress } from '../ip/address.ts';
 import { CaptureHost } from '../link/capture.ts';
@@ -102,14 +105,19 @@ class Network implements NetworkService {
     const onDeadlineChanged = (): void => this.#wake.update();
     // The stack and those who send through it need each other: the senders get it by these two closures.
     const sender: UdpSender = {
-      sendDatagram: (...args) => this.#stack.udp.sendDatagram(...args),
+      sendDatagram: (src, srcPort, dst, dstPort, buf, off, len, now) =>
+        this.#stack.udp.sendDatagram(src, srcPort, dst, dstPort, buf, off, len, now),
       sendUnreachable: (...args) => this.#stack.udp.sendUnreachable(...args),
     };
+    const { mem, slab } = this.#memory;
+    const readOff = slab.alloc(READ_BYTES);
+    const handles = udpHandles(readOff < 0 ? undefined : { buf: mem, off: readOff });
+    const sockets = { handles, arena: new SendArena({ slab }), texts: new AddressTexts() };
     this.#udpPublisher = new UdpPublisher({
       gateway,
       sender,
       clock: this.#clock,
-      arena: new SendArena(),
+      sockets,
       onDeadlineChanged,
       idleMs: config.udpIdleMs,
       maxClients: config.udpMaxFlows,
@@ -120,6 +128,7 @@ class Network implements NetworkService {
       clock: this.#clock,
       onDeadlineChanged,
       claimer: this.#udpPublisher,
+      sockets,
       idleMs: config.udpIdleMs,
       maxFlows: config.udpMaxFlows,
     });
