@@ -213,6 +213,7 @@ class Network implements NetworkService {
       sender,
       clock: this.#clock,
       random: this.#random,
+      sockets,
       names: new LocalNames({
         gateway: [gateway],
         hostAlias: hostAlias === undefined ? [] : [hostAlias],

@@ -58,10 +58,11 @@ class DgramUdp implements UdpHandle {
   }
 
   connect(address: string, port: number): string {
+    if (this.#closed || this.#socket === undefined) return 'EBADF';
     try {
       // The error event comes in the next tick; whether it worked can be read at once.
-      this.#socket?.connect(port, address);
-      this.#socket?.remoteAddress();
+      this.#socket.connect(port, address);
+      this.#socket.remoteAddress();
       return '';
     } catch (error) {
       return errnoOf(error) ?? 'EIO';

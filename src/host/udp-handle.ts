@@ -39,7 +39,7 @@ export interface UdpHandleOwner {
 export interface UdpHandle {
   /** Binds and receives from now on. After a failure the handle is only good for `close`. */
   bind(address: string, port: number, use: PortUse): string;
-  /** Fixes the remote, from which alone it hears from now on. */
+  /** Fixes the remote, from which alone a bound socket hears from now on. */
   connect(address: string, port: number): string;
   /** Sends to the connected remote. @returns SENT, PENDING, or a negative errno (`errnoName` has its name). */
   send(bytes: Uint8Array): number;

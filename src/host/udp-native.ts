@@ -28,8 +28,11 @@ export interface ReadMemory {
 /** No datagram is longer. */
 export const READ_BYTES: number = 64 * 1024;
 
-/** Datagrams that one drain fetches at most: what libuv reads in a row is 32, and each of those may drain. */
-const DRAIN_MAX = 16;
+/** Datagrams that one drain fetches at most, and how many such full drains are made in a row. */
+const DRAIN_MAX = 31;
+const DRAINS_IN_A_ROW = 4;
+/** libuv tells of at most 32 datagrams before it looks at other sockets: then a busy one brings no more than 156. */
+const DRAIN_HOLD_FULL = 32 - DRAINS_IN_A_ROW;
 /** A drain pays from so many datagrams on. */
 const DRAIN_PAYS = 3;
 /** Datagrams told by the binding before the first drain, and between two when they never pay. */
@@ -134,6 +137,7 @@ class NativeUdp implements UdpHandle {
   /** The binding's datagrams until a drain is tried, and what that starts from when one has not paid. */
   #hold = DRAIN_HOLD_FIRST;
   #penalty = DRAIN_PAYS;
+  #full = 0;
   #onComplete: ((status: number) => void) | undefined = undefined;
 
   constructor(shared: Shared, owner: UdpHandleOwner, family: 4 | 6) {
@@ -235,12 +239,14 @@ class NativeUdp implements UdpHandle {
       n++;
       this.#owner.onDatagram(buf, off, len, '', 0);
     }
-    if (n >= DRAIN_PAYS) {
-      this.#penalty = DRAIN_PAYS;
-      this.#hold = 0;
-    } else {
-      this.#penalty = Math.min(this.#penalty * 2, DRAIN_HOLD_MAX);
-      this.#hold = this.#penalty;
+    if (n < DRAIN_PAYS) this.#penalty = Math.min(this.#penalty * 2, DRAIN_HOLD_MAX);
+    else this.#penalty = DRAIN_PAYS;
+    this.#full = n < DRAIN_MAX ? 0 : this.#full + 1;
+    if (n < DRAIN_PAYS) this.#hold = this.#penalty;
+    else if (this.#full < DRAINS_IN_A_ROW) this.#hold = 0;
+    else {
+      this.#full = 0;
+      this.#hold = DRAIN_HOLD_FULL;
     }
   }
 }
