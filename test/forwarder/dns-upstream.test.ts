@@ -12,7 +12,7 @@ const later = <T>(ms: number, v: T): Promise<T> => new Promise((done) => setTime
 const rcode = (b: Buffer) => b.readUInt16BE(2) & 15;
 const descriptors = () => readdirSync('/proc/self/fd').length;
 
-overBoth('DNS-02: every query has its own id, and ports keep changing', async (t, handles) => {
+overBoth.test('DNS-02: every query has its own id, and ports keep changing', async (t, handles) => {
   const server = await new WireServer((q) => answerA(q)).listen();
   const rig = new ServiceRig({ sockets: context(handles), upstreams: [server.text] });
   for (let i = 0; i < 200; i++) await rig.ask(query(`h${i}.example`, 'A'));
@@ -48,7 +48,7 @@ t.test('1,000 lookups at once, 200 ms upstream: all within a second, under 200 d
   await server.close();
 });
 
-overBoth('a refused local server is noticed at once', async (t, handles) => {
+overBoth.test('a refused local server is noticed at once', async (t, handles) => {
   const closed = createSocket('udp4');
   await new Promise<void>((done) => closed.bind(0, '127.0.0.1', done));
   const { port } = closed.address();
@@ -160,7 +160,7 @@ t.test('DNS-02: answers from elsewhere and with wrong ids are ignored, the wait 
   await server.close();
 });
 
-overBoth('a server that the host cannot even address is SERVFAIL at once, without a throw', async (t, handles) => {
+overBoth.test('a server that the host cannot even address is SERVFAIL at once, without a throw', async (t, handles) => {
   const rig = new ServiceRig({
     sockets: context(handles),
     upstreams: ['fe80::1%nosuchif'],

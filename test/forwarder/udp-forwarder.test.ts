@@ -21,7 +21,7 @@ import {
   World,
 } from './udp-rig.ts';
 
-overBoth(
+overBoth.test(
   'UDP-02 one host socket for a guest port: every remote answers to it; the source port is kept',
   async (t, handles) => {
     const w = new World(handles);
@@ -61,7 +61,7 @@ overBoth(
   },
 );
 
-overBoth(
+overBoth.test(
   'UDP-02 the kernel gives the primary remote to the connected socket, everybody else to the other',
   async (t, handles) => {
     const shared = context(handles);
@@ -101,7 +101,7 @@ overBoth(
   },
 );
 
-overBoth('UDP-03 idle flows go after 60 s, DNS flows after 10 s; use keeps them', async (t, handles) => {
+overBoth.test('UDP-03 idle flows go after 60 s, DNS flows after 10 s; use keeps them', async (t, handles) => {
   const w = new World(handles);
   const f = w.forwarder();
   t.teardown(() => f.close());
@@ -135,7 +135,7 @@ overBoth('UDP-03 idle flows go after 60 s, DNS flows after 10 s; use keeps them'
   t.equal(f.nextDeadline(), Number.POSITIVE_INFINITY);
 });
 
-overBoth(
+overBoth.test(
   'UDP-03 the cap pushes out the oldest flow of the VM with the most; a VM that goes takes its flows',
   async (t, handles) => {
     const w = new World(handles);
@@ -166,7 +166,7 @@ overBoth(
   },
 );
 
-overBoth(
+overBoth.test(
   'UDP-04 empty and largest datagrams pass both ways; one too large is told of, not fatal',
   async (t, handles) => {
     const w = new World(handles);
@@ -191,27 +191,30 @@ overBoth(
   },
 );
 
-overBoth('UDP-05 what is never relayed: groups and broadcast in silence, the rest with ICMP', async (t, handles) => {
-  const w = new World(handles);
-  const f = w.forwarder();
-  for (const a of ['255.255.255.255', '192.168.65.255', '224.0.0.251']) send(f, w, 1234, ip(a), 9, 'x');
-  t.same(w.got, []);
-  const rows: [string, number][] = [
-    ['192.168.65.77', 1],
-    ['127.0.0.1', 0],
-    ['169.254.169.254', 13],
-    ['240.0.0.1', 0],
-  ];
-  for (const [a, code] of rows) {
-    send(f, w, 1234, ip(a), 9, 'xyz');
-    t.match(await w.next(), { what: 'unreachable', code, from: `${a}:9`, to: `${GUEST}:1234`, len: 3 });
-  }
-  t.notOk(send(f, w, 1234, GATEWAY, 9, 'x'), 'left to the stack: port unreachable');
-  t.equal(f.stats.notRelayed, 7);
-  t.equal(f.size, 0);
-});
+overBoth.test(
+  'UDP-05 what is never relayed: groups and broadcast in silence, the rest with ICMP',
+  async (t, handles) => {
+    const w = new World(handles);
+    const f = w.forwarder();
+    for (const a of ['255.255.255.255', '192.168.65.255', '224.0.0.251']) send(f, w, 1234, ip(a), 9, 'x');
+    t.same(w.got, []);
+    const rows: [string, number][] = [
+      ['192.168.65.77', 1],
+      ['127.0.0.1', 0],
+      ['169.254.169.254', 13],
+      ['240.0.0.1', 0],
+    ];
+    for (const [a, code] of rows) {
+      send(f, w, 1234, ip(a), 9, 'xyz');
+      t.match(await w.next(), { what: 'unreachable', code, from: `${a}:9`, to: `${GUEST}:1234`, len: 3 });
+    }
+    t.notOk(send(f, w, 1234, GATEWAY, 9, 'x'), 'left to the stack: port unreachable');
+    t.equal(f.stats.notRelayed, 7);
+    t.equal(f.size, 0);
+  },
+);
 
-overBoth(
+overBoth.test(
   'ICMP-05 a refused datagram is port unreachable to the guest, each time; other remotes of the flow live on',
   async (t, handles) => {
     const w = new World(handles);
@@ -245,7 +248,7 @@ overBoth(
   },
 );
 
-overBoth(
+overBoth.test(
   'a flow unanswered for 5 s gets a fresh socket on the same port; the primary changes when it is idle',
   async (t, handles) => {
     const w = new World(handles);
@@ -370,7 +373,7 @@ t.test('the arena: one place while sends are done at once, a piece while they ar
   t.equal(arena.bytes.buffer, first.buffer, 'starts over');
 });
 
-overBoth(
+overBoth.test(
   'answers that a guest cannot take: refused by the stack, or from addresses of its own network',
   async (t, handles) => {
     const w = new World(handles);

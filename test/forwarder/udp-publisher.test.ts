@@ -24,7 +24,7 @@ async function client(t: { teardown(fn: () => unknown): unknown }) {
   return socket;
 }
 
-overBoth(
+overBoth.test(
   'a published port: each client has its own source port, answers go back to the right one',
   async (t, handles) => {
     const w = new World(handles);
@@ -80,7 +80,7 @@ overBoth(
   },
 );
 
-overBoth(
+overBoth.test(
   'clients of published ports are capped, the longest unused goes; ports do not come back at once',
   async (t, handles) => {
     const w = new World(handles);

@@ -25,12 +25,14 @@ export const destinations = new Destinations({
   hostAlias: ALIAS,
 });
 
-/** One test, over the handles that this Node has and over node:dgram. */
-export function overBoth(name: string, run: (t: Test, handles: UdpHandles) => Promise<void>): void {
-  const native = nativeUdp();
-  t.test(`${name} [handle]`, { skip: native ? false : 'this Node has no such handle' }, (t) => run(t, native!));
-  t.test(`${name} [dgram]`, (t) => run(t, dgramUdp()));
-}
+/** Each test over the handles that this Node has, and over node:dgram. */
+export const overBoth = {
+  test(name: string, run: (t: Test, handles: UdpHandles) => Promise<void>): void {
+    const native = nativeUdp();
+    t.test(`${name} [handle]`, { skip: native ? false : 'this Node has no such handle' }, (t) => run(t, native!));
+    t.test(`${name} [dgram]`, (t) => run(t, dgramUdp()));
+  },
+};
 
 /** What sockets share. */
 export function context(handles: UdpHandles): UdpSocketContext {

@@ -39,7 +39,7 @@ if (process.env[INSIDE] === undefined) {
   sh('link set d1 up');
   sh('link set d0 up');
 
-  overBoth('UDP: the source address goes, the route goes, both come back', async (t, handles) => {
+  overBoth.test('UDP: the source address goes, the route goes, both come back', async (t, handles) => {
     let now = 0;
     sh('addr add 10.9.0.1/24 dev d0');
     const codes: number[] = [];

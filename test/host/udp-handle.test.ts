@@ -68,7 +68,7 @@ class Ear implements UdpHandleOwner {
   }
 }
 
-overBoth('binds alone, or claims a port that others may join; the rest is an errno name', async (t, handles) => {
+overBoth.test('binds alone, or claims a port that others may join; the rest is an errno name', async (t, handles) => {
   const a = new Ear(t, handles);
   t.same([a.handle.port, a.handle.address], [0, '']);
   t.equal(a.handle.bind(LOCAL, 0, PortUse.Claim), '');
@@ -89,29 +89,32 @@ overBoth('binds alone, or claims a port that others may join; the rest is an err
   t.same([alone.handle.port, alone.handle.address], [0, ''], 'closed');
 });
 
-overBoth('sends and hears, with and without a fixed remote: empty, small, largest, too large', async (t, handles) => {
-  const s = await server(t, '');
-  const free = new Ear(t, handles);
-  const fixed = new Ear(t, handles);
-  t.equal(free.handle.bind('0.0.0.0', 0, PortUse.Alone), '');
-  t.equal(fixed.handle.bind('0.0.0.0', 0, PortUse.Alone), '');
-  t.equal(fixed.handle.connect(LOCAL, s.port), '');
-  const largest = 'x'.repeat(65_507);
-  for (const body of ['one', '', largest, 'two']) {
-    t.equal(await free.over(free.handle.sendTo(bytes(body), LOCAL, s.port)), '');
-    t.equal(await fixed.over(fixed.handle.send(bytes(body))), '');
-    for (const e of [free, fixed]) await e.until(() => e.heard.length > 0);
-    t.ok(free.heard.pop() === body && fixed.heard.pop() === body, `${body.length} bytes there and back`);
-  }
-  t.equal(free.from[0], `${LOCAL}:${s.port}`);
-  t.equal(await fixed.over(fixed.handle.send(new Uint8Array(65_508))), 'EMSGSIZE');
-  t.equal(await free.over(free.handle.sendTo(new Uint8Array(65_508), LOCAL, s.port)), 'EMSGSIZE');
-  t.equal(await fixed.over(fixed.handle.send(bytes('after it'))), '');
-  await fixed.until(() => fixed.heard.length > 0);
-  t.same(fixed.heard, ['after it']);
-});
+overBoth.test(
+  'sends and hears, with and without a fixed remote: empty, small, largest, too large',
+  async (t, handles) => {
+    const s = await server(t, '');
+    const free = new Ear(t, handles);
+    const fixed = new Ear(t, handles);
+    t.equal(free.handle.bind('0.0.0.0', 0, PortUse.Alone), '');
+    t.equal(fixed.handle.bind('0.0.0.0', 0, PortUse.Alone), '');
+    t.equal(fixed.handle.connect(LOCAL, s.port), '');
+    const largest = 'x'.repeat(65_507);
+    for (const body of ['one', '', largest, 'two']) {
+      t.equal(await free.over(free.handle.sendTo(bytes(body), LOCAL, s.port)), '');
+      t.equal(await fixed.over(fixed.handle.send(bytes(body))), '');
+      for (const e of [free, fixed]) await e.until(() => e.heard.length > 0);
+      t.ok(free.heard.pop() === body && fixed.heard.pop() === body, `${body.length} bytes there and back`);
+    }
+    t.equal(free.from[0], `${LOCAL}:${s.port}`);
+    t.equal(await fixed.over(fixed.handle.send(new Uint8Array(65_508))), 'EMSGSIZE');
+    t.equal(await free.over(free.handle.sendTo(new Uint8Array(65_508), LOCAL, s.port)), 'EMSGSIZE');
+    t.equal(await fixed.over(fixed.handle.send(bytes('after it'))), '');
+    await fixed.until(() => fixed.heard.length > 0);
+    t.same(fixed.heard, ['after it']);
+  },
+);
 
-overBoth('IPv6, and only that', async (t, handles) => {
+overBoth.test('IPv6, and only that', async (t, handles) => {
   const a = new Ear(t, handles, 6);
   if (a.handle.bind('::1', 0, PortUse.Claim) !== '') {
     t.pass('no IPv6 here');
@@ -131,7 +134,7 @@ overBoth('IPv6, and only that', async (t, handles) => {
   t.not(c.handle.connect('fe80::1%nosuchif', 53), '', 'a zone that is not there');
 });
 
-overBoth('a remote that refuses is an error of the socket, which lives on', async (t, handles) => {
+overBoth.test('a remote that refuses is an error of the socket, which lives on', async (t, handles) => {
   const port = await deadPort();
   const e = new Ear(t, handles);
   t.equal(e.handle.bind(LOCAL, 0, PortUse.Alone), '');
@@ -143,7 +146,7 @@ overBoth('a remote that refuses is an error of the socket, which lives on', asyn
   t.same(e.errors, ['ECONNREFUSED', 'ECONNREFUSED', 'ECONNREFUSED']);
 });
 
-overBoth('bursts come whole and in order, also where they are drained', async (t, handles) => {
+overBoth.test('bursts come whole and in order, also where they are drained', async (t, handles) => {
   const [remote, e] = [new Ear(t, handles), new Ear(t, handles)];
   t.equal(remote.handle.bind(LOCAL, 0, PortUse.Alone), '');
   t.equal(e.handle.bind(LOCAL, 0, PortUse.Alone), '');
@@ -167,7 +170,7 @@ overBoth('bursts come whole and in order, also where they are drained', async (t
   else t.equal(drained, 0, 'dgram names every sender');
 });
 
-overBoth('closed from inside a burst: nothing more is told', async (t, handles) => {
+overBoth.test('closed from inside a burst: nothing more is told', async (t, handles) => {
   const [remote, e] = [new Ear(t, handles), new Ear(t, handles)];
   remote.handle.bind(LOCAL, 0, PortUse.Alone);
   e.handle.bind(LOCAL, 0, PortUse.Alone);
