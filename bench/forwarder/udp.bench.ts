@@ -286,7 +286,8 @@ async function exchange(what: string, handles: UdpHandles | undefined, window: n
   const rig = new Rig((memory) => handles ?? udpHandles(memory));
   rig.aim(ALIAS, port, 64);
   let seen = 0;
-  const until = performance.now() + ms;
+  rig.now = performance.now();
+  const until = rig.now + ms;
   const before = process.cpuUsage();
   await new Promise<void>((resolve) => {
     const turn = (): void => {
@@ -295,15 +296,16 @@ async function exchange(what: string, handles: UdpHandles | undefined, window: n
       rig.port.endTurn(rig.now);
       rig.now = performance.now();
       if (rig.now < until) rig.send(got);
-      else if (seen === rig.udp.stats.datagramsToHost) resolve();
     };
+    setTimeout(resolve, ms + 100);
     rig.onTurnWanted = () => setImmediate(turn);
     rig.send(window);
   });
   const used = process.cpuUsage(before);
   child.kill();
   rig.udp.close();
-  if (seen < window) throw new Error('nothing was answered');
+  const { datagramsToHost } = rig.udp.stats;
+  if (seen < window || seen !== datagramsToHost) throw new Error(`${datagramsToHost} sent, ${seen} answered`);
   const us = (used.user + used.system) / seen;
   const name = `exchange by ${what}, ${window} in flight`;
   console.log(`  ${name.padEnd(44)} ${(us * 1000).toFixed(1).padStart(10)} ns  ${Math.round(seen / (ms / 1000))}/s`);
