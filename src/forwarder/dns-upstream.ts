@@ -39,7 +39,7 @@ interface ChannelHost {
 class UdpChannel implements UdpHandleOwner {
   readonly server: Server;
   readonly handle: UdpHandle;
-  readonly pending = new Set<Attempt>();
+  readonly pending: Set<Attempt> = new Set();
   readonly openedAt: Millis;
   idleSince: Millis;
   uses = 0;
