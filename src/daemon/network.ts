@@ -8,6 +8,7 @@ import type { Millis } from '../base/clock.ts';
 import { LocalNames } from '../dns/local-names.ts';
 import { parseResolvConf } from '../dns/resolv-conf.ts';
 import { parseMac } from '../ethernet/mac.ts';
+import { AddressTexts } from '../forwarder/address-texts.ts';
 import { Destinations } from '../forwarder/destination.ts';
 import { DnsService } from '../forwarder/dns-service.ts';
 import { SendArena } from '../forwarder/send-arena.ts';
@@ -22,6 +23,8 @@ import { LeaseFile } from '../host/lease-file.ts';
 import { errnoOf, OperatorError } from '../host/operator-error.ts';
 import { createPacketMemory, type PacketMemory } from '../host/packet-memory.ts';
 import { TurnClock } from '../host/turn-clock.ts';
+import { udpHandles } from '../host/udp-handles.ts';
+import { READ_BYTES } from '../host/udp-native.ts';
 import { WakeTimer } from '../host/wake-timer.ts';
 import { IpAddress } from '../ip/address.ts';
 import { CaptureHost } from '../link/capture.ts';
@@ -116,14 +119,19 @@ class Network implements NetworkService {
     const onDeadlineChanged = (): void => this.#wake.update();
     // The stack and those who send through it need each other: the senders get it by these two closures.
     const sender: UdpSender = {
-      sendDatagram: (...args) => this.#stack.udp.sendDatagram(...args),
+      sendDatagram: (src, srcPort, dst, dstPort, buf, off, len, now) =>
+        this.#stack.udp.sendDatagram(src, srcPort, dst, dstPort, buf, off, len, now),
       sendUnreachable: (...args) => this.#stack.udp.sendUnreachable(...args),
     };
+    const { mem, slab } = this.#memory;
+    const readOff = slab.alloc(READ_BYTES);
+    const handles = udpHandles(readOff < 0 ? undefined : { buf: mem, off: readOff });
+    const udpSockets = { handles, arena: new SendArena({ slab }), texts: new AddressTexts() };
     this.#udpPublisher = new UdpPublisher({
       gateway,
       sender,
       clock: this.#clock,
-      arena: new SendArena(),
+      sockets: udpSockets,
       onDeadlineChanged,
       idleMs: config.udpIdleMs,
       maxClients: config.udpMaxFlows,
@@ -134,6 +142,7 @@ class Network implements NetworkService {
       clock: this.#clock,
       onDeadlineChanged,
       claimer: this.#udpPublisher,
+      sockets: udpSockets,
       idleMs: config.udpIdleMs,
       maxFlows: config.udpMaxFlows,
     });
@@ -218,6 +227,7 @@ class Network implements NetworkService {
       sender,
       clock: this.#clock,
       random: this.#random,
+      sockets: udpSockets,
       names: new LocalNames({
         gateway: [gateway],
         hostAlias: hostAlias === undefined ? [] : [hostAlias],

@@ -24,7 +24,7 @@ import {
 } from '../stack/ports.ts';
 import { WatchedFile } from './dns-files.ts';
 import { DnsSession } from './dns-session.ts';
-import { DnsUpstream } from './dns-upstream.ts';
+import { type DnsSockets, DnsUpstream } from './dns-upstream.ts';
 
 export type DnsLog = (level: 'info' | 'warn' | 'debug', event: string, fields: Record<string, unknown>) => void;
 
@@ -32,6 +32,7 @@ export interface DnsServiceOptions {
   readonly sender: DatagramSender;
   readonly clock: Clock;
   readonly random: Random;
+  readonly sockets: DnsSockets;
   readonly names: LocalNames;
   /** Servers to ask in place of those in resolv.conf, each as `parseServer` takes them. */
   readonly upstreams?: readonly string[];
@@ -134,6 +135,7 @@ export class DnsService implements DatagramService {
     this.upstream = new DnsUpstream({
       clock: options.clock,
       random: options.random,
+      sockets: options.sockets,
       maxUdpSockets: options.maxUdpSockets ?? 96,
       maxTcpSockets: options.maxTcpSockets ?? 32,
       onActivity: () => this.#settle(),

@@ -5,15 +5,16 @@
 // random port of the kernel's, carries a bounded number of queries and is then replaced, so ports keep changing while a
 // thousand questions in flight need a few dozen descriptors. Nothing about routes or source addresses outlives a socket.
 
-import { createSocket, type Socket } from 'node:dgram';
 import type { Clock, Millis } from '../base/clock.ts';
 import { NEVER } from '../base/clock.ts';
 import { type Random, randomBelow } from '../base/random.ts';
 import type { Attempt, Lookup } from '../dns/lookup.ts';
 import type { Resolver, ResolverTransport } from '../dns/resolver.ts';
 import type { Server } from '../dns/server.ts';
+import { PENDING, PortUse, type UdpHandle, type UdpHandleOwner } from '../host/udp-handle.ts';
 import { HostLookup } from './dns-host-lookup.ts';
 import { TcpUpstream } from './dns-upstream-tcp.ts';
+import type { UdpSocketContext } from './udp-socket.ts';
 
 /** Sockets that a server gets before its sockets are shared by several open queries. */
 const SPREAD_SOCKETS = 8;
@@ -25,20 +26,32 @@ const USES_MAX = 16;
 const AGE_MAX_MS = 10_000;
 const IDLE_MS = 2000;
 
+/** What is used of what all UDP sockets share. */
+export type DnsSockets = Pick<UdpSocketContext, 'handles' | 'texts'>;
+
+/** What a channel tells its upstream. */
+interface ChannelHost {
+  onUdpMessage(c: UdpChannel, buf: Uint8Array, off: number, len: number): void;
+  onUdpBroken(c: UdpChannel): void;
+}
+
 /** One connected UDP socket. */
-class UdpChannel {
+class UdpChannel implements UdpHandleOwner {
   readonly server: Server;
-  readonly socket: Socket;
-  readonly pending = new Set<Attempt>();
+  readonly handle: UdpHandle;
+  readonly pending: Set<Attempt> = new Set();
   readonly openedAt: Millis;
   idleSince: Millis;
   uses = 0;
-  connected = false;
   closed = false;
+  readonly #host: ChannelHost;
+  readonly #sockets: DnsSockets;
 
-  constructor(server: Server, socket: Socket, now: Millis) {
+  constructor(host: ChannelHost, sockets: DnsSockets, server: Server, now: Millis) {
+    this.#host = host;
+    this.#sockets = sockets;
     this.server = server;
-    this.socket = socket;
+    this.handle = sockets.handles.create(this, server.at.address.family);
     this.openedAt = now;
     this.idleSince = now;
   }
@@ -46,11 +59,27 @@ class UdpChannel {
   worn(now: Millis): boolean {
     return this.uses >= USES_MAX || now - this.openedAt >= AGE_MAX_MS;
   }
+
+  onDatagram(buf: Uint8Array, off: number, len: number, address: string, port: number): void {
+    // Between bind and connect anybody may have written: only the server's answers count (RFC 5452 9.1).
+    const { at } = this.server;
+    const told = address === '' || (port === at.port && this.#sockets.texts.addressOf(address)?.equals(at.address));
+    if (told) this.#host.onUdpMessage(this, buf, off, len);
+  }
+
+  onReceiveError(): void {
+    this.#host.onUdpBroken(this);
+  }
+
+  onSent(errno: string): void {
+    if (errno !== '' && !this.closed) this.#host.onUdpBroken(this);
+  }
 }
 
 export interface DnsUpstreamOptions {
   readonly clock: Clock;
   readonly random: Random;
+  readonly sockets: DnsSockets;
   /** UDP sockets at most, all servers together. */
   readonly maxUdpSockets: number;
   /** TCP connections at most, all servers together. */
@@ -59,9 +88,10 @@ export interface DnsUpstreamOptions {
   readonly onActivity: () => void;
 }
 
-export class DnsUpstream implements ResolverTransport {
+export class DnsUpstream implements ResolverTransport, ChannelHost {
   readonly #clock: Clock;
   readonly #random: Random;
+  readonly #sockets: DnsSockets;
   readonly #maxUdp: number;
   readonly #onActivity: () => void;
   readonly #tcp: TcpUpstream;
@@ -77,6 +107,7 @@ export class DnsUpstream implements ResolverTransport {
   constructor(options: DnsUpstreamOptions) {
     this.#clock = options.clock;
     this.#random = options.random;
+    this.#sockets = options.sockets;
     this.#maxUdp = options.maxUdpSockets;
     this.#onActivity = options.onActivity;
     const host = {
@@ -167,8 +198,9 @@ export class DnsUpstream implements ResolverTransport {
     a.channel = c;
     c.pending.add(a);
     c.uses++;
-    if (c.connected) this.#transmit(c, a);
     if (this.#nextSweep === NEVER) this.#nextSweep = now + IDLE_MS;
+    // The bytes stay as they are for as long as the attempt lives.
+    if (c.handle.send(a.wire) < PENDING) this.#breakLater(c);
   }
 
   /** A socket for one query: a new one while they are few or crowded and there is room, else a random one of the open. */
@@ -196,34 +228,26 @@ export class DnsUpstream implements ResolverTransport {
   }
 
   #open(server: Server, now: Millis): UdpChannel | undefined {
-    const v4 = server.at.address.isV4;
-    const socket = createSocket({
-      type: v4 ? 'udp4' : 'udp6',
-      // The address is one already: no detour over the resolver, and no turn lost.
-      lookup: (host, _options, callback) => callback(null, host, v4 ? 4 : 6),
-    });
-    const c = new UdpChannel(server, socket, now);
-    socket.on('error', () => this.#broken(c));
-    socket.on('message', (message) => this.#message(server, false, c, message, 0, message.length));
-    socket.on('connect', () => {
-      c.connected = true;
-      for (const a of c.pending) this.#transmit(c, a);
-    });
+    const c = new UdpChannel(this, this.#sockets, server, now);
+    const { address, port, zone } = server.at;
+    const text = zone === '' ? address.toString() : `${address.toString()}%${zone}`;
+    // Out of descriptors or ports, no such zone, no route: told at once.
+    const failed = c.handle.bind(address.isV4 ? '0.0.0.0' : '::', 0, PortUse.Alone) || c.handle.connect(text, port);
+    if (failed !== '') {
+      c.closed = true;
+      c.handle.close();
+      return undefined;
+    }
     this.#udpSockets++;
     this.peakUdpSockets = Math.max(this.peakUdpSockets, this.#udpSockets);
     const list = this.#channels.get(server);
     if (list) list.push(c);
     else this.#channels.set(server, [c]);
-    const zone = server.at.zone === '' ? '' : `%${server.at.zone}`;
-    socket.connect(server.at.port, server.at.address.toString() + zone);
-    // Out of descriptors or ports: told at once, from inside the call.
-    return c.closed ? undefined : c;
+    return c;
   }
 
-  #transmit(c: UdpChannel, a: Attempt): void {
-    c.socket.send(a.wire, (err) => {
-      if (err !== null && !c.closed) this.#broken(c);
-    });
+  onUdpMessage(c: UdpChannel, buf: Uint8Array, off: number, len: number): void {
+    this.#message(c.server, false, c, buf, off, len);
   }
 
   #message(server: Server, tcp: boolean, channel: unknown, buf: Uint8Array, off: number, len: number): void {
@@ -244,16 +268,20 @@ export class DnsUpstream implements ResolverTransport {
   }
 
   /** The kernel says that this server cannot be reached: all its open queries on this socket have failed. */
-  #broken(c: UdpChannel): void {
+  onUdpBroken(c: UdpChannel): void {
     if (c.closed) return;
     const failed = [...c.pending];
     c.pending.clear();
     this.#close(c);
-    // Also from inside `send`, before the socket has carried anything.
     if (failed.length === 0) return;
     const now = this.#clock.now();
     for (const a of failed) this.#resolver?.onFailure(a, now);
     this.#onActivity();
+  }
+
+  /** A send failed inside of the resolver's call: it hears of that when it has returned. */
+  #breakLater(c: UdpChannel): void {
+    setImmediate(() => this.onUdpBroken(c));
   }
 
   #failLater(a: Attempt): void {
@@ -280,6 +308,6 @@ export class DnsUpstream implements ResolverTransport {
     const rest = list.filter((o) => o !== c);
     if (rest.length > 0) this.#channels.set(c.server, rest);
     else this.#channels.delete(c.server);
-    c.socket.close();
+    c.handle.close();
   }
 }

@@ -5,17 +5,15 @@
 //   B  bound to the same port (SO_REUSEADDR), connected to the primary remote: the kernel prefers it for that remote's
 //      datagrams, and only a connected socket hears that the remote refused (ICMP port unreachable)
 //
-// The port is first bound without SO_REUSEADDR for a moment, so that nobody else holds it. B's source address is fixed when it
-// connects; it is made anew when sends fail for want of a route, and when nothing has come back for a while, so that a VPN that comes or goes
+// A claims the port while nobody else holds it, and only then lets B join it. B's source address is fixed when it connects; it is made anew when sends fail for want of a route, and when nothing has come back for a while, so that a VPN that comes or goes
 // strands no guest socket. A hears what arrives meanwhile.
 
-import type { RemoteInfo } from 'node:dgram';
 import type { Millis } from '../base/clock.ts';
-import { type IpAddress, parseAddress } from '../ip/address.ts';
+import { PortUse } from '../host/udp-handle.ts';
+import type { IpAddress } from '../ip/address.ts';
 import type { LinkPort } from '../stack/ports.ts';
 import { isStaleRoute } from './errno.ts';
-import type { SendArena } from './send-arena.ts';
-import { type SendSlot, UdpSocket, type UdpSocketOwner } from './udp-socket.ts';
+import { type SendSlot, UdpSocket, type UdpSocketContext, type UdpSocketOwner } from './udp-socket.ts';
 
 /** The primary remote gives its place to another one after this long without a datagram either way. */
 const PRIMARY_IDLE_MS = 5000;
@@ -29,7 +27,15 @@ const FIRST_FREE_PORT = 1024;
 /** What a flow tells the forwarder. Addresses are the host side's. */
 export interface UdpFlowOwner {
   now(): Millis;
-  onFromHost(flow: UdpFlow, from: IpAddress, fromPort: number, msg: Uint8Array): void;
+  onFromHost(
+    flow: UdpFlow,
+    from: IpAddress,
+    fromPort: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    now: Millis,
+  ): void;
   /** A datagram of `len` bytes to `to` was not delivered. */
   onHostError(flow: UdpFlow, errno: string, to: IpAddress, toPort: number, len: number): void;
 }
@@ -60,7 +66,7 @@ export class UdpFlow implements UdpSocketOwner {
   closed = false;
 
   readonly #owner: UdpFlowOwner;
-  readonly #arena: SendArena;
+  readonly #context: UdpSocketContext;
   #a: UdpSocket | undefined = undefined;
   #b: UdpSocket | undefined = undefined;
   #primary: IpAddress | undefined = undefined;
@@ -70,10 +76,11 @@ export class UdpFlow implements UdpSocketOwner {
   #heardAt: Millis = 0;
   #openedAt: Millis = 0;
   #lastLen = 0;
+  #resending = false;
 
-  constructor(owner: UdpFlowOwner, arena: SendArena, vm: LinkPort, guest: IpAddress, guestPort: number) {
+  constructor(owner: UdpFlowOwner, context: UdpSocketContext, vm: LinkPort, guest: IpAddress, guestPort: number) {
     this.#owner = owner;
-    this.#arena = arena;
+    this.#context = context;
     this.vm = vm;
     this.guest = guest;
     this.guestPort = guestPort;
@@ -83,8 +90,7 @@ export class UdpFlow implements UdpSocketOwner {
   open(): boolean {
     const wanted = this.guestPort >= FIRST_FREE_PORT ? this.guestPort : 0;
     if (wanted !== 0 && this.#openAt(wanted)) return true;
-    // Between the probe and the bind another process may take the port: once more with another one.
-    return this.#openAt(0) || this.#openAt(0);
+    return this.#openAt(0);
   }
 
   /** Relays one datagram of the guest. @param to the address to dial. @returns false if it was dropped. */
@@ -93,7 +99,7 @@ export class UdpFlow implements UdpSocketOwner {
       if (now - Math.max(this.#heardAt, this.#openedAt) > UNANSWERED_MS) this.#connect(now);
     } else if (this.#primary === undefined || now - this.#primaryUsed > PRIMARY_IDLE_MS) {
       this.#primary = to;
-      this.#primaryText = to.toString();
+      this.#primaryText = this.#context.texts.textOf(to);
       this.#primaryPort = toPort;
       this.#connect(now);
     } else return this.#count(this.#a, to, toPort, buf, off, len);
@@ -114,25 +120,28 @@ export class UdpFlow implements UdpSocketOwner {
     return (this.#a?.overflows ?? 0) + (this.#b?.overflows ?? 0);
   }
 
-  onMessage(socket: UdpSocket, msg: Uint8Array, from: RemoteInfo): void {
+  onMessage(socket: UdpSocket, buf: Uint8Array, off: number, len: number, address: string, port: number): void {
     if (this.closed) return;
-    let address: IpAddress | undefined;
-    if (from.port === this.#primaryPort && from.address === this.#primaryText) {
-      address = this.#primary;
-      this.#heardAt = this.#owner.now();
-      this.#primaryUsed = this.#heardAt;
-    } else address = parseAddress(stripZone(from.address));
+    const now = this.#owner.now();
+    let from: IpAddress | undefined;
+    let fromPort = port;
+    if (address === '' || (port === this.#primaryPort && address === this.#primaryText)) {
+      from = this.#primary;
+      fromPort = this.#primaryPort;
+      this.#heardAt = now;
+      this.#primaryUsed = now;
+    } else from = this.#context.texts.addressOf(address);
     // B hears the primary only, but for the moment between its bind and its connect.
-    if (address === undefined || (socket !== this.#a && socket !== this.#b)) return;
+    if (from === undefined || (socket !== this.#a && socket !== this.#b)) return;
     this.datagramsToGuest++;
-    this.bytesToGuest += msg.length;
-    this.#owner.onFromHost(this, address, from.port, msg);
+    this.bytesToGuest += len;
+    this.#owner.onFromHost(this, from, fromPort, buf, off, len, now);
   }
 
   onSendError(socket: UdpSocket, errno: string, send: SendSlot): void {
     if (this.closed) return;
     if (send.to !== undefined) {
-      this.#owner.onHostError(this, errno, send.to, send.port, send.len);
+      this.#owner.onHostError(this, errno, send.to, send.port, send.bytes.length);
       return;
     }
     const primary = this.#primary;
@@ -146,7 +155,7 @@ export class UdpFlow implements UdpSocketOwner {
       // The error of an earlier datagram, handed to this one, which was not sent.
       this.#again(send);
     }
-    this.#owner.onHostError(this, errno, primary, this.#primaryPort, send.len);
+    this.#owner.onHostError(this, errno, primary, this.#primaryPort, send.bytes.length);
   }
 
   onSocketError(socket: UdpSocket, errno: string): void {
@@ -157,21 +166,13 @@ export class UdpFlow implements UdpSocketOwner {
 
   #openAt(wanted: number): boolean {
     const family = this.guest.family;
-    const any = family === 4 ? '0.0.0.0' : '::';
-    const probe = new UdpSocket(this, this.#arena, family, false);
-    if (!probe.open(any, wanted)) {
-      this.errno = probe.errno;
-      return false;
-    }
-    const port = probe.port;
-    probe.close();
-    const a = new UdpSocket(this, this.#arena, family, true);
-    if (!a.open(any, port)) {
+    const a = new UdpSocket(this, this.#context, family);
+    if (!a.open(family === 4 ? '0.0.0.0' : '::', wanted, PortUse.Claim)) {
       this.errno = a.errno;
       return false;
     }
     this.#a = a;
-    this.hostPort = port;
+    this.hostPort = wanted === 0 ? a.port : wanted;
     return true;
   }
 
@@ -184,8 +185,8 @@ export class UdpFlow implements UdpSocketOwner {
     }
     this.#openedAt = now;
     const family = this.guest.family;
-    const b = new UdpSocket(this, this.#arena, family, true);
-    if (!b.open(family === 4 ? '0.0.0.0' : '::', this.hostPort)) return;
+    const b = new UdpSocket(this, this.#context, family);
+    if (!b.open(family === 4 ? '0.0.0.0' : '::', this.hostPort, PortUse.Join)) return;
     if (this.#primary !== undefined && b.connect(this.#primary, this.#primaryPort)) this.#b = b;
     else b.close();
   }
@@ -197,9 +198,14 @@ export class UdpFlow implements UdpSocketOwner {
     return true;
   }
 
+  /** Once: a datagram that fails again is lost, and told of. */
   #again(send: SendSlot): void {
-    if (this.#b !== undefined) this.#b.send(send.buf, send.off, send.len, undefined, 0);
-    else this.#a?.send(send.buf, send.off, send.len, this.#primary, this.#primaryPort);
+    if (this.#resending) return;
+    this.#resending = true;
+    const { bytes } = send;
+    if (this.#b !== undefined) this.#b.send(bytes, 0, bytes.length, undefined, 0);
+    else this.#a?.send(bytes, 0, bytes.length, this.#primary, this.#primaryPort);
+    this.#resending = false;
   }
 
   #count(
@@ -215,10 +221,4 @@ export class UdpFlow implements UdpSocketOwner {
     this.bytesToHost += len;
     return true;
   }
-}
-
-/** `fe80::1%eth0` without its zone: a guest's link is not the host's. */
-function stripZone(address: string): string {
-  const at = address.indexOf('%');
-  return at < 0 ? address : address.slice(0, at);
 }

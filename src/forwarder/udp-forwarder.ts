@@ -6,8 +6,9 @@ import type { IpAddress } from '../ip/address.ts';
 import type { DatagramAcceptor, DatagramMeta, DatagramSender, LinkPort } from '../stack/ports.ts';
 import { Destination, type Destinations, refusalOf } from './destination.ts';
 import { NO_ICMP, plateauBelow, UNREACHABLE, unreachableCodeOf, unreachableCodeOfReason } from './errno.ts';
-import { SendArena } from './send-arena.ts';
+import type { SendArena } from './send-arena.ts';
 import { UdpFlow, type UdpFlowOwner } from './udp-flow.ts';
+import type { UdpSocketContext } from './udp-socket.ts';
 
 /** Takes datagrams to the gateway that answer clients of published ports. */
 export interface DatagramClaimer {
@@ -21,6 +22,8 @@ export interface UdpForwarderOptions {
   /** Called when `nextDeadline` may have come nearer. */
   readonly onDeadlineChanged: () => void;
   readonly claimer?: DatagramClaimer | undefined;
+  /** The publisher's too, so that both have one bound on bytes in flight. */
+  readonly sockets: UdpSocketContext;
   /** Default 60,000 ms (RFC 4787 4.3 advises two minutes and more; `idleMs` may say so). */
   readonly idleMs?: number;
   /** Flows that have sent to port 53 only. Default 10,000 ms. */
@@ -80,9 +83,8 @@ const BUCKETS = 2048;
 
 export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
   readonly stats: UdpForwarderStats = new UdpForwarderStats();
-  /** Shared with the publisher, so that both have one bound on bytes in flight. */
-  readonly arena: SendArena = new SendArena();
   size = 0;
+  readonly #sockets: UdpSocketContext;
   readonly #destinations: Destinations;
   readonly #sender: DatagramSender;
   readonly #clock: Clock;
@@ -98,6 +100,7 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
   #closed = false;
 
   constructor(options: UdpForwarderOptions) {
+    this.#sockets = options.sockets;
     this.#destinations = options.destinations;
     this.#sender = options.sender;
     this.#clock = options.clock;
@@ -172,22 +175,34 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
     for (const list of [this.#long, this.#short]) while (list.oldest !== undefined) this.#remove(list.oldest);
   }
 
+  /** Datagrams not sent yet, of flows and published ports. */
+  get arena(): SendArena {
+    return this.#sockets.arena;
+  }
+
   now(): Millis {
     return this.#clock.now();
   }
 
-  onFromHost(flow: UdpFlow, from: IpAddress, fromPort: number, msg: Uint8Array): void {
+  onFromHost(
+    flow: UdpFlow,
+    from: IpAddress,
+    fromPort: number,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    now: Millis,
+  ): void {
     const seen = this.#destinations.seenFromGuest(from);
     // Port 0: the guest's datagrams asked for no answer (RFC 768); nobody can answer to port 0 either.
     if (seen === undefined || fromPort === 0 || flow.guestPort === 0) {
       this.stats.fromMartians++;
       return;
     }
-    const now = this.#clock.now();
     this.#touch(flow, now);
-    if (this.#sender.sendDatagram(seen, fromPort, flow.guest, flow.guestPort, msg, 0, msg.length, now)) {
+    if (this.#sender.sendDatagram(seen, fromPort, flow.guest, flow.guestPort, buf, off, len, now)) {
       this.stats.datagramsToGuest++;
-      this.stats.bytesToGuest += msg.length;
+      this.stats.bytesToGuest += len;
     } else this.stats.toGuestDropped++;
   }
 
@@ -228,7 +243,7 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
         this.#remove(victim);
       }
     }
-    const flow = new UdpFlow(this, this.arena, meta.vm, meta.src, meta.srcPort);
+    const flow = new UdpFlow(this, this.#sockets, meta.vm, meta.src, meta.srcPort);
     if (!flow.open()) {
       this.stats.flowsFailed++;
       flow.close();

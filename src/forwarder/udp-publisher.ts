@@ -2,21 +2,20 @@
 // Each client has a source port of its own on the gateway's address; the guest answers to that, and udp-forwarder hands the answer
 // here (`claim`). It owns listeners, clients, their idle time and their cap. RFC 4787.
 
-import type { RemoteInfo } from 'node:dgram';
 import { type Clock, type Millis, NEVER } from '../base/clock.ts';
-import { type IpAddress, parseAddress } from '../ip/address.ts';
+import { PortUse } from '../host/udp-handle.ts';
+import type { IpAddress } from '../ip/address.ts';
 import type { DatagramMeta, DatagramSender, LinkPort } from '../stack/ports.ts';
-import type { SendArena } from './send-arena.ts';
 import type { DatagramClaimer } from './udp-forwarder.ts';
-import { UdpSocket, type UdpSocketOwner } from './udp-socket.ts';
+import { UdpSocket, type UdpSocketContext, type UdpSocketOwner } from './udp-socket.ts';
 
 export interface UdpPublisherOptions {
   /** Clients' datagrams come from this address. */
   readonly gateway: IpAddress;
   readonly sender: DatagramSender;
   readonly clock: Clock;
-  /** The forwarder's. */
-  readonly arena: SendArena;
+  /** The forwarder's too. */
+  readonly sockets: UdpSocketContext;
   readonly onDeadlineChanged: () => void;
   /** Default 60,000 ms. */
   readonly idleMs?: number;
@@ -42,15 +41,18 @@ export class UdpPublisherStats {
 /** The first source port for clients; up to 65,535 (RFC 6335 6: dynamic ports). */
 const FIRST_PORT = 49152;
 const PORTS = 65536 - FIRST_PORT;
+const BUCKETS = 2048;
 
 class Client {
   readonly listener: PublishedUdp;
   readonly guest: IpAddress;
   readonly address: IpAddress;
-  readonly addressText: string;
   readonly port: number;
   /** Source port on the gateway. */
   readonly gatewayPort: number;
+  readonly hash: number;
+  /** The bucket's next. */
+  chain: Client | undefined = undefined;
   lastUsed: Millis = 0;
   older: Client | undefined = undefined;
   newer: Client | undefined = undefined;
@@ -59,16 +61,16 @@ class Client {
     listener: PublishedUdp,
     guest: IpAddress,
     address: IpAddress,
-    addressText: string,
     port: number,
     gatewayPort: number,
+    hash: number,
   ) {
     this.listener = listener;
     this.guest = guest;
     this.address = address;
-    this.addressText = addressText;
     this.port = port;
     this.gatewayPort = gatewayPort;
+    this.hash = hash;
   }
 }
 
@@ -78,15 +80,22 @@ export class PublishedUdp implements UdpSocketOwner {
   readonly guestOf: () => IpAddress | undefined;
   readonly guestPort: number;
   readonly socket: UdpSocket;
-  /** Clients by address text, then port. */
-  readonly clients: Map<string, Map<number, Client>> = new Map();
+  /** Of all ports of a process, in the hash of its clients. */
+  readonly number: number;
   readonly #publisher: UdpPublisher;
 
-  constructor(publisher: UdpPublisher, host: IpAddress, guestOf: () => IpAddress | undefined, guestPort: number) {
+  constructor(
+    publisher: UdpPublisher,
+    host: IpAddress,
+    guestOf: () => IpAddress | undefined,
+    guestPort: number,
+    number: number,
+  ) {
     this.#publisher = publisher;
     this.guestOf = guestOf;
     this.guestPort = guestPort;
-    this.socket = new UdpSocket(this, publisher.arena, host.family, false);
+    this.number = number;
+    this.socket = new UdpSocket(this, publisher.sockets, host.family);
   }
 
   /** Host port in use. */
@@ -99,8 +108,8 @@ export class PublishedUdp implements UdpSocketOwner {
     this.#publisher.unpublish(this);
   }
 
-  onMessage(_socket: UdpSocket, msg: Uint8Array, from: RemoteInfo): void {
-    this.#publisher.onClientDatagram(this, msg, from);
+  onMessage(_socket: UdpSocket, buf: Uint8Array, off: number, len: number, address: string, port: number): void {
+    this.#publisher.onClientDatagram(this, buf, off, len, address, port);
   }
 
   onSendError(): void {
@@ -114,7 +123,7 @@ export class PublishedUdp implements UdpSocketOwner {
 
 export class UdpPublisher implements DatagramClaimer {
   readonly stats: UdpPublisherStats = new UdpPublisherStats();
-  readonly arena: SendArena;
+  readonly sockets: UdpSocketContext;
   /** Clients. */
   size = 0;
   readonly #gateway: IpAddress;
@@ -124,8 +133,10 @@ export class UdpPublisher implements DatagramClaimer {
   readonly #idleMs: number;
   readonly #maxClients: number;
   readonly #byPort: (Client | undefined)[] = [];
+  readonly #buckets: (Client | undefined)[] = new Array<Client | undefined>(BUCKETS).fill(undefined);
   readonly #listeners = new Set<PublishedUdp>();
   #nextPort = 0;
+  #nextNumber = 1;
   #oldest: Client | undefined = undefined;
   #newest: Client | undefined = undefined;
 
@@ -133,7 +144,7 @@ export class UdpPublisher implements DatagramClaimer {
     this.#gateway = options.gateway;
     this.#sender = options.sender;
     this.#clock = options.clock;
-    this.arena = options.arena;
+    this.sockets = options.sockets;
     this.#onDeadlineChanged = options.onDeadlineChanged;
     this.#idleMs = options.idleMs ?? 60_000;
     this.#maxClients = Math.min(options.maxClients ?? 1024, PORTS);
@@ -151,8 +162,8 @@ export class UdpPublisher implements DatagramClaimer {
     guestOf: () => IpAddress | undefined,
     guestPort: number,
   ): PublishedUdp | string {
-    const listener = new PublishedUdp(this, host, guestOf, guestPort);
-    if (!listener.socket.open(host.toString(), hostPort)) return listener.socket.errno;
+    const listener = new PublishedUdp(this, host, guestOf, guestPort, this.#nextNumber++);
+    if (!listener.socket.open(host.toString(), hostPort, PortUse.Alone)) return listener.socket.errno;
     this.#listeners.add(listener);
     return listener;
   }
@@ -161,7 +172,11 @@ export class UdpPublisher implements DatagramClaimer {
   unpublish(listener: PublishedUdp): void {
     if (!this.#listeners.delete(listener)) return;
     listener.socket.close();
-    for (const ports of [...listener.clients.values()]) for (const c of [...ports.values()]) this.#remove(c);
+    for (let c = this.#oldest; c !== undefined; ) {
+      const newer: Client | undefined = c.newer;
+      if (c.listener === listener) this.#remove(c);
+      c = newer;
+    }
   }
 
   claim(meta: DatagramMeta, buf: Uint8Array, off: number, len: number, now: Millis): boolean {
@@ -179,20 +194,27 @@ export class UdpPublisher implements DatagramClaimer {
   }
 
   /** A datagram of a client of a published port. */
-  onClientDatagram(listener: PublishedUdp, msg: Uint8Array, from: RemoteInfo): void {
+  onClientDatagram(
+    listener: PublishedUdp,
+    buf: Uint8Array,
+    off: number,
+    len: number,
+    text: string,
+    port: number,
+  ): void {
     const now = this.#clock.now();
-    const client = listener.clients.get(from.address)?.get(from.port) ?? this.#create(listener, from, now);
+    // From port 0, or with a zone (link-local): no answer could go back.
+    const address = port === 0 || text.includes('%') ? undefined : this.sockets.texts.addressOf(text);
+    const client = address === undefined ? undefined : this.#clientOf(listener, address, port, now);
     if (client === undefined) {
       this.stats.toGuestDropped++;
       return;
     }
     this.#touch(client, now);
     const { guest } = client;
-    if (
-      this.#sender.sendDatagram(this.#gateway, client.gatewayPort, guest, listener.guestPort, msg, 0, msg.length, now)
-    ) {
+    if (this.#sender.sendDatagram(this.#gateway, client.gatewayPort, guest, listener.guestPort, buf, off, len, now)) {
       this.stats.datagramsToGuest++;
-      this.stats.bytesToGuest += msg.length;
+      this.stats.bytesToGuest += len;
     } else this.stats.toGuestDropped++;
   }
 
@@ -216,10 +238,14 @@ export class UdpPublisher implements DatagramClaimer {
     for (const listener of [...this.#listeners]) this.unpublish(listener);
   }
 
-  #create(listener: PublishedUdp, from: RemoteInfo, now: Millis): Client | undefined {
-    const address = parseAddress(from.address);
-    // From port 0, or with a zone (link-local): no answer could go back.
-    if (address === undefined || from.port === 0) return undefined;
+  #clientOf(listener: PublishedUdp, address: IpAddress, port: number, now: Millis): Client | undefined {
+    const hash = hashOf(listener.number, address, port);
+    let c = this.#buckets[hash];
+    while (c !== undefined && (c.port !== port || c.listener !== listener || !c.address.equals(address))) c = c.chain;
+    return c ?? this.#create(hash, listener, address, port, now);
+  }
+
+  #create(hash: number, listener: PublishedUdp, address: IpAddress, port: number, now: Millis): Client | undefined {
     const guest = listener.guestOf();
     if (guest === undefined) return undefined;
     if (this.size >= this.#maxClients && this.#oldest !== undefined) {
@@ -230,14 +256,10 @@ export class UdpPublisher implements DatagramClaimer {
     while (this.#byPort[this.#nextPort] !== undefined) this.#nextPort = (this.#nextPort + 1) % PORTS;
     const at = this.#nextPort;
     this.#nextPort = (at + 1) % PORTS;
-    const client = new Client(listener, guest, address, from.address, from.port, FIRST_PORT + at);
+    const client = new Client(listener, guest, address, port, FIRST_PORT + at, hash);
     this.#byPort[at] = client;
-    let ports = listener.clients.get(from.address);
-    if (ports === undefined) {
-      ports = new Map();
-      listener.clients.set(from.address, ports);
-    }
-    ports.set(from.port, client);
+    client.chain = this.#buckets[hash];
+    this.#buckets[hash] = client;
     this.#push(client, now);
     this.size++;
     this.stats.clientsOpened++;
@@ -272,9 +294,19 @@ export class UdpPublisher implements DatagramClaimer {
   #remove(client: Client): void {
     this.#unlink(client);
     this.#byPort[client.gatewayPort - FIRST_PORT] = undefined;
-    const ports = client.listener.clients.get(client.addressText);
-    ports?.delete(client.port);
-    if (ports?.size === 0) client.listener.clients.delete(client.addressText);
+    if (this.#buckets[client.hash] === client) this.#buckets[client.hash] = client.chain;
+    else {
+      let p = this.#buckets[client.hash];
+      while (p !== undefined && p.chain !== client) p = p.chain;
+      if (p !== undefined) p.chain = client.chain;
+    }
+    client.chain = undefined;
     this.size--;
   }
+}
+
+function hashOf(listener: number, address: IpAddress, port: number): number {
+  let h = Math.imul(address.w3 ^ (listener << 16) ^ port, 0x9e3779b1);
+  h = Math.imul(h ^ (h >>> 15) ^ address.w2 ^ address.w1 ^ address.w0, 0x85ebca6b);
+  return (h ^ (h >>> 13)) & (BUCKETS - 1);
 }

@@ -1,118 +1,87 @@
-// One host UDP socket with what dgram lacks: everything up to the system call happens at once (no name lookup, no deferred
-// bind), failures are values or events and never thrown, sends in flight are bounded and known to the error that they get.
+// One host UDP socket of a flow or a published port: sends copies of guests' datagrams, bounds those that the kernel has not taken yet,
+// and hands each failure to its owner together with the datagram that it befell. The system calls are host/udp-handle's.
 
-import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
+import {
+  errnoName,
+  PENDING,
+  type PortUse,
+  SENT,
+  type UdpHandle,
+  type UdpHandleOwner,
+  type UdpHandles,
+} from '../host/udp-handle.ts';
 import type { IpAddress } from '../ip/address.ts';
-import { errnoOf } from './errno.ts';
+import type { AddressTexts } from './address-texts.ts';
 import type { SendArena } from './send-arena.ts';
 
 /** What a socket tells its owner. Nothing is called after `close`. */
 export interface UdpSocketOwner {
-  onMessage(socket: UdpSocket, msg: Uint8Array, from: RemoteInfo): void;
-  /** A send failed; the datagram's bytes are valid until the call returns. */
+  /** One datagram, valid until the call returns. @param address '' with port 0: the connected remote's. */
+  onMessage(socket: UdpSocket, buf: Uint8Array, off: number, len: number, address: string, port: number): void;
+  /** A send failed, maybe from inside the call; the datagram's bytes are valid until this returns. */
   onSendError(socket: UdpSocket, errno: string, send: SendSlot): void;
   /** The socket got an error that belongs to no send: an ICMP error from the remote of a connected socket. */
   onSocketError(socket: UdpSocket, errno: string): void;
 }
 
-/** A send in flight. Reused. */
+/** A send that is not done, or has failed. Reused. */
 export interface SendSlot {
-  buf: Uint8Array;
-  off: number;
-  len: number;
+  bytes: Uint8Array;
   /** Undefined on a connected socket. */
   to: IpAddress | undefined;
   port: number;
 }
 
-/** Sends in flight on one socket, a power of two: what one read of the link may bring. Callbacks come only after the turn. */
+/** What the sockets of a process share. */
+export interface UdpSocketContext {
+  readonly handles: UdpHandles;
+  readonly arena: SendArena;
+  readonly texts: AddressTexts;
+}
+
+/** Sends in flight on one socket, a power of two: what one read of the link may bring. */
 const MAX_IN_FLIGHT = 4096;
 const NOTHING = new Uint8Array(0);
 
-// The addresses given are literals; this keeps dgram from queueing on a DNS thread, and makes bind, connect and send synchronous.
-function literal(
-  address: string,
-  _options: unknown,
-  callback: (e: null, address: string, family: number) => void,
-): void {
-  callback(null, address, address.includes(':') ? 6 : 4);
-}
-
-export class UdpSocket {
+export class UdpSocket implements UdpHandleOwner {
   /** Datagrams not sent because too many were in flight. */
   overflows = 0;
   /** errno of the last failed `open` or `connect`. */
   errno = '';
   readonly #owner: UdpSocketOwner;
   readonly #arena: SendArena;
-  readonly #socket: Socket;
+  readonly #texts: AddressTexts;
+  readonly #handle: UdpHandle;
   readonly #slots: SendSlot[] = [];
   #head = 0;
   #count = 0;
   #open = false;
   #closed = false;
-  #textOf: IpAddress | undefined = undefined;
-  #text = '';
-  readonly #onSent = (error: Error | null): void => this.#sent(error);
 
-  constructor(owner: UdpSocketOwner, arena: SendArena, family: 4 | 6, reuseAddr: boolean) {
+  constructor(owner: UdpSocketOwner, context: UdpSocketContext, family: 4 | 6) {
     this.#owner = owner;
-    this.#arena = arena;
-    this.#socket = createSocket({
-      type: family === 4 ? 'udp4' : 'udp6',
-      reuseAddr,
-      ipv6Only: family === 6,
-      lookup: literal as never,
-    });
-    this.#socket.on('error', (error) => {
-      this.errno = errnoOf(error);
-      if (this.#open && !this.#closed) this.#owner.onSocketError(this, this.errno);
-    });
-    this.#socket.on('message', (msg, from) => {
-      if (!this.#closed) this.#owner.onMessage(this, msg, from);
-    });
+    this.#arena = context.arena;
+    this.#texts = context.texts;
+    this.#handle = context.handles.create(this, family);
   }
 
   /** Binds now. @returns false, with `errno` set, if that failed; the socket is closed then. */
-  open(address: string, port: number): boolean {
-    let listening = false;
-    this.#socket.once('listening', () => {
-      listening = true;
-    });
-    try {
-      this.#socket.bind({ address, port, exclusive: true });
-    } catch (error) {
-      this.errno = errnoOf(error);
-    }
-    if (!listening) {
-      this.close();
-      return false;
-    }
-    this.#open = true;
-    return true;
+  open(address: string, port: number, use: PortUse): boolean {
+    this.errno = this.#handle.bind(address, port, use);
+    this.#open = this.errno === '';
+    if (!this.#open) this.close();
+    return this.#open;
   }
 
   /** Fixes the remote. @returns false, with `errno` set, if there is no route. */
   connect(to: IpAddress, port: number): boolean {
-    this.errno = '';
-    try {
-      // The error event comes in the next tick; whether it worked can be read at once.
-      this.#socket.connect(port, to.toString());
-      this.#socket.remoteAddress();
-      return true;
-    } catch (error) {
-      this.errno = errnoOf(error);
-      return false;
-    }
+    this.errno = this.#handle.connect(this.#texts.textOf(to), port);
+    return this.errno === '';
   }
 
   /** Local port; 0 when closed. */
   get port(): number {
-    return this.#open && !this.#closed ? this.#socket.address().port : 0;
-  }
-
-  get address(): string {
-    return this.#socket.address().address;
+    return this.#handle.port;
   }
 
   /**
@@ -122,63 +91,57 @@ export class UdpSocket {
    */
   send(buf: Uint8Array, off: number, len: number, to: IpAddress | undefined, port: number): boolean {
     if (!this.#open || this.#closed) return false;
-    if (this.#count === MAX_IN_FLIGHT || !this.#arena.place(buf, off, len)) {
+    const arena = this.#arena;
+    if (this.#count === MAX_IN_FLIGHT || !arena.place(buf, off, len)) {
       this.overflows++;
       return false;
     }
-    const at = (this.#head + this.#count) & (MAX_IN_FLIGHT - 1);
-    let slot = this.#slots[at];
-    if (slot === undefined) {
-      slot = { buf: NOTHING, off: 0, len: 0, to: undefined, port: 0 };
-      this.#slots[at] = slot;
-    }
-    slot.buf = this.#arena.buf;
-    slot.off = this.#arena.off;
-    slot.len = len;
-    slot.to = to;
-    slot.port = port;
-    this.#count++;
-    try {
-      if (to === undefined) this.#socket.send(slot.buf, slot.off, len, this.#onSent);
-      else this.#socket.send(slot.buf, slot.off, len, port, this.#textFor(to), this.#onSent);
-    } catch (error) {
-      // Not queued: no callback will come.
-      this.#count--;
-      this.#arena.done(len);
-      this.errno = errnoOf(error);
-      return false;
+    const { bytes } = arena;
+    const status =
+      to === undefined ? this.#handle.send(bytes) : this.#handle.sendTo(bytes, this.#texts.textOf(to), port);
+    if (status === SENT) arena.done(bytes);
+    else if (status === PENDING) this.#queue(bytes, to, port);
+    else {
+      this.#owner.onSendError(this, errnoName(status), { bytes, to, port });
+      arena.done(bytes);
     }
     return true;
   }
 
   close(): void {
-    if (this.#closed) return;
     this.#closed = true;
-    try {
-      this.#socket.close();
-    } catch {
-      // ERR_SOCKET_DGRAM_NOT_RUNNING: it was never open.
-    }
+    this.#handle.close();
   }
 
-  /** Callbacks come in the order of the sends: libuv sends in order, and dgram defers those done at once by a tick. */
-  #sent(error: Error | null): void {
+  onDatagram(buf: Uint8Array, off: number, len: number, address: string, port: number): void {
+    if (!this.#closed) this.#owner.onMessage(this, buf, off, len, address, port);
+  }
+
+  onReceiveError(errno: string): void {
+    if (!this.#closed) this.#owner.onSocketError(this, errno);
+  }
+
+  onSent(errno: string): void {
     const slot = this.#slots[this.#head]!;
     // The slot is given up only afterwards: the owner may send its bytes again.
-    if (error !== null && !this.#closed) this.#owner.onSendError(this, errnoOf(error), slot);
+    if (errno !== '' && !this.#closed) this.#owner.onSendError(this, errno, slot);
     this.#head = (this.#head + 1) & (MAX_IN_FLIGHT - 1);
     this.#count--;
     // Back to the first slots, so that a socket has as many as its largest burst needed.
     if (this.#count === 0) this.#head = 0;
-    slot.buf = NOTHING;
-    this.#arena.done(slot.len);
+    this.#arena.done(slot.bytes);
+    slot.bytes = NOTHING;
   }
 
-  #textFor(to: IpAddress): string {
-    if (this.#textOf === undefined || !this.#textOf.equals(to)) {
-      this.#textOf = to;
-      this.#text = to.toString();
+  #queue(bytes: Uint8Array, to: IpAddress | undefined, port: number): void {
+    const at = (this.#head + this.#count) & (MAX_IN_FLIGHT - 1);
+    const slot = this.#slots[at];
+    if (slot === undefined) this.#slots[at] = { bytes, to, port };
+    else {
+      slot.bytes = bytes;
+      slot.to = to;
+      slot.port = port;
     }
-    return this.#text;
+    this.#count++;
   }
 }

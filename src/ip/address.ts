@@ -43,6 +43,24 @@ export class IpAddress {
   }
 }
 
+/** A power of two. */
+const CACHED = 256;
+
+/** IPv4 addresses as objects without making one for each packet. What was asked for lately is kept; one takes another's place. */
+export class AddressCache {
+  readonly #slots: (IpAddress | undefined)[] = new Array<IpAddress | undefined>(CACHED).fill(undefined);
+
+  /** @param v int32. */
+  v4(v: number): IpAddress {
+    const at = Math.imul(v, 0x9e3779b1) >>> 24;
+    const known = this.#slots[at];
+    if (known !== undefined && known.w3 === v) return known;
+    const made = IpAddress.v4(v);
+    this.#slots[at] = made;
+    return made;
+  }
+}
+
 /** Dotted quad of an int32. */
 export function formatV4(v: number): string {
   return `${v >>> 24}.${(v >>> 16) & 255}.${(v >>> 8) & 255}.${v & 255}`;

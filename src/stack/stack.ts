@@ -132,7 +132,7 @@ export class Stack
     this.reassembler = new Ipv4Reassembler(slab, random, this);
     this.tcp = new TcpLayer(slab, config.tcp, this.stats, this.egress, flows, this, random);
     this.icmp = new IcmpLayer(config, this.stats, this.egress, this.tcp);
-    this.udp = new UdpLayer(config, this.stats, this.egress, this.icmp, this.neighbours, this.ports, datagrams);
+    this.udp = new UdpLayer(config, slab, this.stats, this.egress, this.icmp, this.neighbours, this.ports, datagrams);
   }
 
   /** Gateway or host alias. */

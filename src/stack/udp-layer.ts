@@ -5,10 +5,11 @@ import { copyBytes } from '../base/bytes.ts';
 import { sumBytes } from '../base/checksum.ts';
 import type { Millis } from '../base/clock.ts';
 import { Drop } from '../base/drop.ts';
+import type { Slab } from '../base/slab.ts';
 import { ETHERNET_HEADER, ETHERTYPE_IPV4, emitEthernet } from '../ethernet/frame.ts';
 import { BROADCAST_MAC } from '../ethernet/mac.ts';
 import type { Neighbours } from '../ethernet/neighbours.ts';
-import { IpAddress } from '../ip/address.ts';
+import { AddressCache, IpAddress } from '../ip/address.ts';
 import {
   DEFAULT_TTL,
   emitIpv4Header,
@@ -40,12 +41,15 @@ export class UdpLayer implements DatagramSender {
   /** Services of the gateway by port. */
   readonly #services = new Map<number, DatagramService>();
   readonly #udp = new UdpView();
-  /** One whole datagram on its way out: header and payload, before it is cut into packets. */
-  readonly #scratch = new Uint8Array(UDP_HEADER + UDP_MAX_PAYLOAD);
+  readonly #addresses = new AddressCache();
+  readonly #slab: Slab;
+  /** Instead of a block of the slab while that is full. */
+  #spare: Uint8Array | undefined = undefined;
   readonly #meta: DatagramMeta;
 
   constructor(
     config: StackConfig,
+    slab: Slab,
     stats: StackStats,
     egress: EgressWriter,
     icmp: IcmpLayer,
@@ -54,6 +58,7 @@ export class UdpLayer implements DatagramSender {
     acceptor: DatagramAcceptor,
   ) {
     this.#config = config;
+    this.#slab = slab;
     this.#stats = stats;
     this.#egress = egress;
     this.#icmp = icmp;
@@ -100,9 +105,9 @@ export class UdpLayer implements DatagramSender {
     meta.vm = port;
     meta.macBuf = macBuf;
     meta.macOff = macOff;
-    if (meta.src.w3 !== src) meta.src = IpAddress.v4(src);
+    if (meta.src.w3 !== src) meta.src = this.#addresses.v4(src);
     meta.srcPort = udp.srcPort;
-    if (meta.dst.w3 !== dst) meta.dst = IpAddress.v4(dst);
+    if (meta.dst.w3 !== dst) meta.dst = this.#addresses.v4(dst);
     meta.dstPort = udp.dstPort;
     const service = toGateway || broadcast ? this.#services.get(udp.dstPort) : undefined;
     if (service !== undefined) {
@@ -153,12 +158,18 @@ export class UdpLayer implements DatagramSender {
       this.#stats.datagramsToGuest++;
       return true;
     }
-    const q = this.#scratch;
-    copyBytes(buf, off, q, UDP_HEADER, len);
-    emitUdpHeader(q, 0, srcPort, dstPort, len, pseudo, sumBytes(q, UDP_HEADER, len));
-    if (!this.#egress.sendIpv4(port, n.mac, PROTO_UDP, src.v4, guest, q, 0, total)) return false;
-    this.#stats.datagramsToGuest++;
-    return true;
+    const block = this.#slab.alloc(total);
+    this.#spare ??= block < 0 ? new Uint8Array(UDP_HEADER + UDP_MAX_PAYLOAD) : undefined;
+    const whole = block < 0 ? this.#spare! : this.#egress.mem;
+    const at = Math.max(0, block);
+    // Copy: whole in one place, as its checksum goes into the first packet; in the packet memory where sums and copies are fast.
+    copyBytes(buf, off, whole, at + UDP_HEADER, len);
+    const sum = this.#egress.sumOf(whole, at + UDP_HEADER, len);
+    emitUdpHeader(whole, at, srcPort, dstPort, len, pseudo, sum);
+    const sent = this.#egress.sendIpv4(port, n.mac, PROTO_UDP, src.v4, guest, whole, at, total);
+    if (block >= 0) this.#slab.free(block);
+    if (sent) this.#stats.datagramsToGuest++;
+    return sent;
   }
 
   /** The guest's MAC is not known: the packet waits for ARP, bounded. */

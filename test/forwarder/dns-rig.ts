@@ -9,9 +9,11 @@ import { join } from 'node:path';
 import type { Clock, Millis } from '../../src/base/clock.ts';
 import { DnsService, type DnsServiceOptions } from '../../src/forwarder/dns-service.ts';
 import { HostRandom } from '../../src/host/host-random.ts';
+import { udpHandles } from '../../src/host/udp-handles.ts';
 import type { IpAddress } from '../../src/ip/address.ts';
 import type { CloseReason, DatagramMeta, FlowOwner, LinkPort, RefuseReason, TcpFlow } from '../../src/stack/ports.ts';
 import { Guests, ip, localNames } from '../dns/rig.ts';
+import { context } from './udp-rig.ts';
 
 /** Answers a query over UDP or TCP; undefined: silence. */
 export type Answer = (
@@ -136,6 +138,7 @@ export class ServiceRig {
       },
       clock: this.clock,
       random: new HostRandom(),
+      sockets: context(udpHandles()),
       names: localNames(this.guests),
       resolvConfPath: this.resolvConf,
       hostsPath: this.hosts,

@@ -4,6 +4,7 @@ import * as packet from 'dns-packet';
 import t from 'tap';
 import { aRecords, query, response } from '../dns/rig.ts';
 import { ServiceRig, until, WireServer } from './dns-rig.ts';
+import { context, overBoth } from './udp-rig.ts';
 
 const answerA = (q: Buffer): Buffer =>
   response(q, { answers: aRecords(packet.decode(q).questions?.[0]?.name ?? '', 1) });
@@ -11,9 +12,9 @@ const later = <T>(ms: number, v: T): Promise<T> => new Promise((done) => setTime
 const rcode = (b: Buffer) => b.readUInt16BE(2) & 15;
 const descriptors = () => readdirSync('/proc/self/fd').length;
 
-t.test('DNS-02: every query has its own id, and ports keep changing', async (t) => {
+overBoth.test('DNS-02: every query has its own id, and ports keep changing', async (t, handles) => {
   const server = await new WireServer((q) => answerA(q)).listen();
-  const rig = new ServiceRig({ upstreams: [server.text] });
+  const rig = new ServiceRig({ sockets: context(handles), upstreams: [server.text] });
   for (let i = 0; i < 200; i++) await rig.ask(query(`h${i}.example`, 'A'));
   t.ok(server.ids.size > 190, `${server.ids.size} ids`);
   t.ok(server.ports.size >= 10, `${server.ports.size} ports`);
@@ -47,17 +48,17 @@ t.test('1,000 lookups at once, 200 ms upstream: all within a second, under 200 d
   await server.close();
 });
 
-t.test('a refused local server is noticed at once', async (t) => {
+overBoth.test('a refused local server is noticed at once', async (t, handles) => {
   const closed = createSocket('udp4');
   await new Promise<void>((done) => closed.bind(0, '127.0.0.1', done));
   const { port } = closed.address();
   await new Promise<void>((done) => closed.close(done));
   const server = await new WireServer((q) => answerA(q)).listen();
-  const rig = new ServiceRig({ upstreams: [`127.0.0.1#${port}`, server.text] });
+  const rig = new ServiceRig({ sockets: context(handles), upstreams: [`127.0.0.1#${port}`, server.text] });
   const start = performance.now();
   t.equal(rcode(await rig.ask(query('a.example', 'A'))), 0);
   t.ok(performance.now() - start < 300, `${performance.now() - start} ms`);
-  const alone = new ServiceRig({ upstreams: [`127.0.0.1#${port}`] });
+  const alone = new ServiceRig({ sockets: context(handles), upstreams: [`127.0.0.1#${port}`] });
   const again = performance.now();
   t.equal(rcode(await alone.ask(query('a.example', 'A'))), 2, 'SERVFAIL');
   t.ok(performance.now() - again < 300);
@@ -159,8 +160,13 @@ t.test('DNS-02: answers from elsewhere and with wrong ids are ignored, the wait 
   await server.close();
 });
 
-t.test('a server that the host cannot even address is SERVFAIL at once, without a throw', async (t) => {
-  const rig = new ServiceRig({ upstreams: ['fe80::1%nosuchif'], maxUdpSockets: 4, maxTcpSockets: 1 });
+overBoth.test('a server that the host cannot even address is SERVFAIL at once, without a throw', async (t, handles) => {
+  const rig = new ServiceRig({
+    sockets: context(handles),
+    upstreams: ['fe80::1%nosuchif'],
+    maxUdpSockets: 4,
+    maxTcpSockets: 1,
+  });
   const start = performance.now();
   t.equal(rcode(await rig.ask(query('a.example', 'A'))), 2);
   t.ok(performance.now() - start < 300, `${performance.now() - start} ms`);

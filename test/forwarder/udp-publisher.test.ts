@@ -1,18 +1,15 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import t from 'tap';
-import { SendArena } from '../../src/forwarder/send-arena.ts';
 import { type PublishedUdp, UdpPublisher } from '../../src/forwarder/udp-publisher.ts';
-import { close, GATEWAY, type Got, GUEST, ip, LOOPBACK, send, tick, World } from './udp-rig.ts';
+import { close, GATEWAY, type Got, GUEST, ip, LOOPBACK, overBoth, send, tick, World } from './udp-rig.ts';
 
 /** A publisher and the forwarder that hands it the guest's answers. */
 function published(w: World, options: { maxClients?: number } = {}) {
-  const arena = new SendArena();
   const p = new UdpPublisher({
     gateway: GATEWAY,
     sender: w.sender,
     clock: { now: () => w.time },
-    arena,
+    sockets: w.sockets,
     onDeadlineChanged: () => w.deadlines++,
     ...options,
   });
@@ -27,74 +24,80 @@ async function client(t: { teardown(fn: () => unknown): unknown }) {
   return socket;
 }
 
-t.test('a published port: each client has its own source port, answers go back to the right one', async (t) => {
-  const w = new World();
-  const { p, f } = published(w);
-  t.teardown(() => p.close());
-  const l = p.publish(LOOPBACK, 0, () => GUEST, 53) as PublishedUdp;
-  const c1 = await client(t);
-  const c2 = await client(t);
-  c1.send('one', l.hostPort, '127.0.0.1');
-  const g1 = await w.next();
-  c2.send('two', l.hostPort, '127.0.0.1');
-  const g2 = await w.next();
-  t.match(g1, { to: `${GUEST}:53`, body: 'one' });
-  t.match(g2, { to: `${GUEST}:53`, body: 'two' });
-  const port = (g: Got): number => Number(g.from.split(':')[1]);
-  t.equal(g1.from.split(':')[0], `${GATEWAY}`);
-  t.not(port(g1), port(g2));
-  const m1 = once(c1, 'message');
-  const m2 = once(c2, 'message');
-  send(f, w, 53, GATEWAY, port(g2), 'for two');
-  send(f, w, 53, GATEWAY, port(g1), 'for one');
-  const [body, from] = await m1;
-  t.equal(String(body), 'for one');
-  t.equal(from.port, l.hostPort);
-  t.equal(String((await m2)[0]), 'for two');
+overBoth.test(
+  'a published port: each client has its own source port, answers go back to the right one',
+  async (t, handles) => {
+    const w = new World(handles);
+    const { p, f } = published(w);
+    t.teardown(() => p.close());
+    const l = p.publish(LOOPBACK, 0, () => GUEST, 53) as PublishedUdp;
+    const c1 = await client(t);
+    const c2 = await client(t);
+    c1.send('one', l.hostPort, '127.0.0.1');
+    const g1 = await w.next();
+    c2.send('two', l.hostPort, '127.0.0.1');
+    const g2 = await w.next();
+    t.match(g1, { to: `${GUEST}:53`, body: 'one' });
+    t.match(g2, { to: `${GUEST}:53`, body: 'two' });
+    const port = (g: Got): number => Number(g.from.split(':')[1]);
+    t.equal(g1.from.split(':')[0], `${GATEWAY}`);
+    t.not(port(g1), port(g2));
+    const m1 = once(c1, 'message');
+    const m2 = once(c2, 'message');
+    send(f, w, 53, GATEWAY, port(g2), 'for two');
+    send(f, w, 53, GATEWAY, port(g1), 'for one');
+    const [body, from] = await m1;
+    t.equal(String(body), 'for one');
+    t.equal(from.port, l.hostPort);
+    t.equal(String((await m2)[0]), 'for two');
 
-  // Not the guest's published port: a stray, answered as any gateway port without a service.
-  t.notOk(send(f, w, 54, GATEWAY, port(g1), 'x'));
-  c1.send('', l.hostPort, '127.0.0.1');
-  t.match(await w.next(), { from: g1.from, len: 0 }, 'empty datagram, same client');
-  t.equal(p.size, 2);
-  t.equal(
-    p.publish(LOOPBACK, l.hostPort, () => GUEST, 53),
-    'EADDRINUSE',
-  );
-  t.equal(
-    p.publish(ip('203.0.113.1'), 0, () => GUEST, 53),
-    'EADDRNOTAVAIL',
-  );
+    // Not the guest's published port: a stray, answered as any gateway port without a service.
+    t.notOk(send(f, w, 54, GATEWAY, port(g1), 'x'));
+    c1.send('', l.hostPort, '127.0.0.1');
+    t.match(await w.next(), { from: g1.from, len: 0 }, 'empty datagram, same client');
+    t.equal(p.size, 2);
+    t.equal(
+      p.publish(LOOPBACK, l.hostPort, () => GUEST, 53),
+      'EADDRINUSE',
+    );
+    t.equal(
+      p.publish(ip('203.0.113.1'), 0, () => GUEST, 53),
+      'EADDRNOTAVAIL',
+    );
 
-  w.time = 59_999;
-  c1.send('again', l.hostPort, '127.0.0.1');
-  await w.next();
-  t.equal(p.nextDeadline(), 60_000);
-  p.poll(60_000);
-  t.equal(p.size, 1);
-  l.close();
-  l.close();
-  t.equal(p.size, 0);
-  t.equal(p.nextDeadline(), Number.POSITIVE_INFINITY);
-  const again = p.publish(LOOPBACK, 0, () => GUEST, 53);
-  t.not(typeof again, 'string');
-});
+    w.time = 59_999;
+    c1.send('again', l.hostPort, '127.0.0.1');
+    await w.next();
+    t.equal(p.nextDeadline(), 60_000);
+    p.poll(60_000);
+    t.equal(p.size, 1);
+    l.close();
+    l.close();
+    t.equal(p.size, 0);
+    t.equal(p.nextDeadline(), Number.POSITIVE_INFINITY);
+    const again = p.publish(LOOPBACK, 0, () => GUEST, 53);
+    t.not(typeof again, 'string');
+  },
+);
 
-t.test('clients of published ports are capped, the longest unused goes; ports do not come back at once', async (t) => {
-  const w = new World();
-  const { p } = published(w, { maxClients: 2 });
-  t.teardown(() => p.close());
-  const l = p.publish(LOOPBACK, 0, () => GUEST, 9) as PublishedUdp;
-  const from = new Set<string>();
-  for (let i = 0; i < 4; i++) {
-    const c = await client(t);
-    c.send('x', l.hostPort, '127.0.0.1');
-    from.add((await w.next()).from);
-  }
-  t.equal(from.size, 4);
-  t.same([p.size, p.stats.clientsEvicted, p.stats.clientsOpened], [2, 2, 4]);
-  w.accept = false;
-  (await client(t)).send('x', l.hostPort, '127.0.0.1');
-  while (p.stats.toGuestDropped === 0) await tick();
-  t.pass('a guest that is not there is counted');
-});
+overBoth.test(
+  'clients of published ports are capped, the longest unused goes; ports do not come back at once',
+  async (t, handles) => {
+    const w = new World(handles);
+    const { p } = published(w, { maxClients: 2 });
+    t.teardown(() => p.close());
+    const l = p.publish(LOOPBACK, 0, () => GUEST, 9) as PublishedUdp;
+    const from = new Set<string>();
+    for (let i = 0; i < 4; i++) {
+      const c = await client(t);
+      c.send('x', l.hostPort, '127.0.0.1');
+      from.add((await w.next()).from);
+    }
+    t.equal(from.size, 4);
+    t.same([p.size, p.stats.clientsEvicted, p.stats.clientsOpened], [2, 2, 4]);
+    w.accept = false;
+    (await client(t)).send('x', l.hostPort, '127.0.0.1');
+    while (p.stats.toGuestDropped === 0) await tick();
+    t.pass('a guest that is not there is counted');
+  },
+);

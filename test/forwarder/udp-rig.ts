@@ -2,8 +2,15 @@
 
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { once } from 'node:events';
+import t, { type Test } from 'tap';
+import { AddressTexts } from '../../src/forwarder/address-texts.ts';
 import { Destinations } from '../../src/forwarder/destination.ts';
+import { SendArena } from '../../src/forwarder/send-arena.ts';
 import { UdpForwarder, type UdpForwarderOptions } from '../../src/forwarder/udp-forwarder.ts';
+import type { UdpSocketContext } from '../../src/forwarder/udp-socket.ts';
+import { dgramUdp } from '../../src/host/udp-dgram.ts';
+import type { UdpHandles } from '../../src/host/udp-handle.ts';
+import { nativeUdp } from '../../src/host/udp-native.ts';
 import { Cidr4, type IpAddress, parseAddress } from '../../src/ip/address.ts';
 import type { DatagramMeta, LinkPort } from '../../src/stack/ports.ts';
 
@@ -17,6 +24,20 @@ export const destinations = new Destinations({
   gateway: GATEWAY,
   hostAlias: ALIAS,
 });
+
+/** Each test over the handles that this Node has, and over node:dgram. */
+export const overBoth = {
+  test(name: string, run: (t: Test, handles: UdpHandles) => Promise<void>): void {
+    const native = nativeUdp();
+    t.test(`${name} [handle]`, { skip: native ? false : 'this Node has no such handle' }, (t) => run(t, native!));
+    t.test(`${name} [dgram]`, (t) => run(t, dgramUdp()));
+  },
+};
+
+/** What sockets share. */
+export function context(handles: UdpHandles): UdpSocketContext {
+  return { handles, arena: new SendArena(), texts: new AddressTexts() };
+}
 
 export interface Got {
   what: 'datagram' | 'unreachable';
@@ -33,7 +54,12 @@ export class World {
   deadlines = 0;
   readonly got: Got[] = [];
   accept = true;
+  readonly sockets: UdpSocketContext;
   readonly #waiters: (() => void)[] = [];
+
+  constructor(handles: UdpHandles) {
+    this.sockets = context(handles);
+  }
 
   readonly sender = {
     sendDatagram: (
@@ -72,6 +98,7 @@ export class World {
       sender: this.sender,
       clock: { now: () => this.time },
       onDeadlineChanged: () => this.deadlines++,
+      sockets: this.sockets,
       ...options,
     });
   }

@@ -10,6 +10,7 @@ import { Destinations } from '../../src/forwarder/destination.ts';
 import { UdpForwarder } from '../../src/forwarder/udp-forwarder.ts';
 import { Cidr4, parseAddress } from '../../src/ip/address.ts';
 import type { LinkPort } from '../../src/stack/ports.ts';
+import { context, overBoth } from './udp-rig.ts';
 
 const INSIDE = 'ISTHMUS_TEST_INSIDE_NAMESPACE';
 
@@ -37,10 +38,10 @@ if (process.env[INSIDE] === undefined) {
   sh('link add d0 type veth peer name d1');
   sh('link set d1 up');
   sh('link set d0 up');
-  sh('addr add 10.9.0.1/24 dev d0');
 
-  t.test('UDP: the source address goes, the route goes, both come back', async (t) => {
+  overBoth.test('UDP: the source address goes, the route goes, both come back', async (t, handles) => {
     let now = 0;
+    sh('addr add 10.9.0.1/24 dev d0');
     const codes: number[] = [];
     const gateway = ip('192.168.65.1');
     const f = new UdpForwarder({
@@ -48,6 +49,7 @@ if (process.env[INSIDE] === undefined) {
       sender: { sendDatagram: () => true, sendUnreachable: (code) => codes.push(code) },
       clock: { now: () => now },
       onDeadlineChanged: () => {},
+      sockets: context(handles),
     });
     t.teardown(() => f.close());
     const remote = ip('10.9.0.9');
@@ -91,6 +93,10 @@ if (process.env[INSIDE] === undefined) {
     now = 9000;
     sh('addr add 10.9.0.3/24 dev d0');
     sh('addr add 10.9.0.9/32 dev lo');
+    t.teardown(() => {
+      sh('addr del 10.9.0.3/24 dev d0');
+      sh('addr del 10.9.0.9/32 dev lo');
+    });
     const server = createSocket('udp4');
     server.bind(4000, '10.9.0.9');
     await once(server, 'listening');
