@@ -45,6 +45,8 @@ export class SendArena {
   constructor(options: SendArenaOptions = {}) {
     this.#maxBytes = options.maxBytes ?? 8 * 1024 * 1024;
     this.#slab = options.slab;
+    // At once: what the packet memory holds when nothing is under way is the same at all times.
+    if (this.#slab !== undefined) this.#settle();
   }
 
   /** Copies a datagram of at most 64 KiB in. Each success is to be matched by one `done`. */

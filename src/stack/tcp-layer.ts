@@ -7,7 +7,6 @@ import type { Millis } from '../base/clock.ts';
 import { DeadlineQueue } from '../base/deadline-queue.ts';
 import { Drop } from '../base/drop.ts';
 import { type Random, randomBelow } from '../base/random.ts';
-import { SipHash } from '../base/sip-hash.ts';
 import type { Slab } from '../base/slab.ts';
 import { IpAddress, isLoopbackV4, isMulticastV4 } from '../ip/address.ts';
 import { UNREACHABLE_HOST, UNREACHABLE_NET, UNREACHABLE_PROHIBITED } from '../ip/icmp.ts';
@@ -27,13 +26,13 @@ import {
   TCP_HEADER,
   TCP_HEADER_MAX,
 } from '../tcp/segment.ts';
-import { seqAdd, seqLeq } from '../tcp/seq.ts';
 import { State } from '../tcp/state.ts';
 import type { TcpStats } from '../tcp/stats.ts';
 import { Verdict } from '../tcp/verdict.ts';
 import { WindowBudget } from '../tcp/window-budget.ts';
 import type { EgressWriter } from './egress.ts';
 import { FlowTable } from './flow-table.ts';
+import { InitialNumbers } from './initial-numbers.ts';
 import type { FlowAcceptor } from './ports.ts';
 import { RunTaker } from './run-taker.ts';
 import type { StackStats } from './stats.ts';
@@ -44,6 +43,8 @@ const HEADERS = 40;
 /** Source ports of our own connections towards guests. */
 const EPHEMERAL_FIRST = 32_768;
 const EPHEMERAL_COUNT = 28_232;
+/** What one of several connections may send before the others: small enough that a byte beside bulk waits a millisecond. */
+const SEND_QUANTUM = 64 * 1024;
 /** A flow from which nothing has come for so long does not need the window it once grew. */
 const IDLE_WINDOW_MS = 2000;
 
@@ -64,6 +65,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   readonly limits: TcpLimits;
   readonly stats: TcpStats;
   readonly sink: SegmentSink = this;
+  sendQuantum: number = Number.POSITIVE_INFINITY;
   /**
    * An eighth of the memory: less than it could keep, but what many uploads have on their way at once is what their
    * acknowledgements wait behind, and a guest that waits too long probes for losses that are none.
@@ -79,8 +81,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   readonly #acceptor: FlowAcceptor;
   readonly #uplink: TcpUplink;
   readonly #random: Random;
-  readonly #isnHash: SipHash;
-  readonly #tsHash: SipHash;
+  readonly #numbers: InitialNumbers;
   readonly #seg = new SegmentView();
   /** TIME-WAIT, oldest first. */
   readonly #waiting = new Set<Connection>();
@@ -110,8 +111,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     this.#acceptor = acceptor;
     this.#uplink = uplink;
     this.#random = random;
-    this.#isnHash = new SipHash(random);
-    this.#tsHash = new SipHash(random);
+    this.#numbers = new InitialNumbers(random);
     this.table = new FlowTable(random.i32());
     this.runs = new RunTaker(slab, egress.kernel);
   }
@@ -203,7 +203,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       port,
       port.info.mtu - HEADERS,
       false,
-      this.#tsHash.hash4(ip.src, ip.dst, (seg.srcPort << 16) | seg.dstPort, 0),
+      this.#numbers.tsOffset(ip.src, ip.dst, (seg.srcPort << 16) | seg.dstPort, 0),
       now,
     );
     c.path = port.pathTo(macBuf, srcMacOff);
@@ -254,7 +254,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     if (port < 0) return undefined;
     const vm: { id: number } = path?.port ?? { id: 0 };
     const mtu = path?.port.info.mtu ?? 1500;
-    const ts = this.#tsHash.hash4(guest.w3, src.w3, (guestPort << 16) | port, 1);
+    const ts = this.#numbers.tsOffset(guest.w3, src.w3, (guestPort << 16) | port, 1);
     const c = new Connection(this, guest, guestPort, src, port, vm, mtu - HEADERS, true, ts, now);
     this.table.add(c);
     this.opening++;
@@ -412,15 +412,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     }
   }
 
-  /** RFC 6528: a 4-microsecond clock and a keyed hash of the 4-tuple. */
   isn(c: Connection, now: Millis): number {
-    const ports = (c.guestPort << 16) | c.remotePort;
-    const high = c.guest.isV4
-      ? 0
-      : this.#isnHash.hash4(c.guest.w0 ^ c.remote.w0, c.guest.w1, c.guest.w2, c.remote.w1 ^ c.remote.w2);
-    const isn = (Math.floor(now * 250) + this.#isnHash.hash4(c.guest.w3, c.remote.w3, ports, high)) | 0;
-    // A flow that sent faster than the clock ticks may have overtaken it: no old segment may fall into the new one's window.
-    return c.issAbove !== undefined && seqLeq(isn, c.issAbove) ? seqAdd(c.issAbove, 0x1_0001) : isn;
+    return this.#numbers.isn(c, now);
   }
 
   // --- The stack's calls.
@@ -437,6 +430,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       const list = this.#awake;
       this.#awake = this.#spare;
       this.#spare = list;
+      this.sendQuantum = list.length > 1 || this.#crowded(list[0]!) ? SEND_QUANTUM : Number.POSITIVE_INFINITY;
       for (let i = 0; i < list.length; i++) {
         const c = list[i]!;
         c.awake = false;
@@ -449,6 +443,11 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       list.length = 0;
     }
     return this.#awake.length === 0;
+  }
+
+  /** Others wait for the link that this one sends to. */
+  #crowded(c: Connection): boolean {
+    return ((c.path as Path | undefined)?.port.blocked.size ?? 0) > 0;
   }
 
   /** Flows that have been idle give back the window they grew; looked for at most once a second. */
