@@ -283,6 +283,32 @@ t.test('acknowledgements that come together: the last one counts for all, a dupl
   t.end();
 });
 
+t.test('while a loss is being recovered no acknowledgement is passed over', (t) => {
+  const s = side(true);
+  s.feed([segment(s.talk, ACK, '', { wnd: 65_535 })]);
+  sendFromHost(s, 14_600, false);
+  const first = s.talk.ack;
+  s.talk.vm.take();
+  const ack = (n: number): Uint8Array => segment(s.talk, ACK, '', { ack: (first + 1460 * n) | 0, wnd: 65_535 });
+  s.feed([ack(1), ack(1), ack(1), ack(1)]);
+  const c = s.talk.owner.flow as Connection;
+  t.not(c.recovery, 0, 'three duplicates begin it');
+  s.talk.vm.port.runFrames = 0;
+  s.feed([ack(2), ack(3), ack(4)]);
+  t.equal(s.talk.vm.port.runFrames, 0);
+  t.equal(c.sndUna, (first + 1460 * 4) | 0);
+  t.end();
+});
+
+t.test('the last segment of a run pushes if it carries the last byte there is', (t) => {
+  const s = side(true);
+  s.feed([segment(s.talk, ACK, '', { wnd: 65_535 })]);
+  sendFromHost(s, 4 * 1460, false);
+  const flags = s.talk.vm.take().map((f) => f.tcp!.flags);
+  t.same(flags, [ACK, ACK, ACK, ACK | PSH]);
+  t.end();
+});
+
 t.test('a run stays within the window, and what lies beyond it is refused as ever', (t) => {
   const [one, many] = [false, true].map((runs) => {
     const s = side(runs);
