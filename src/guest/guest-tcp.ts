@@ -64,7 +64,6 @@ export class GuestTcp implements TcpEnv, SegmentSink {
   readonly limits: TcpLimits;
   readonly stats: TcpStats;
   readonly sink: SegmentSink = this;
-  readonly sendQuantum: number = Number.POSITIVE_INFINITY;
   readonly windows: WindowBudget;
   readonly deadlines: DeadlineQueue = new DeadlineQueue();
   /** Opens in progress. */

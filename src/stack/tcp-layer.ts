@@ -43,8 +43,6 @@ const HEADERS = 40;
 /** Source ports of our own connections towards guests. */
 const EPHEMERAL_FIRST = 32_768;
 const EPHEMERAL_COUNT = 28_232;
-/** What one of several connections may send before the others: small enough that a byte beside bulk waits a millisecond. */
-const SEND_QUANTUM = 64 * 1024;
 /** A flow from which nothing has come for so long does not need the window it once grew. */
 const IDLE_WINDOW_MS = 2000;
 
@@ -65,7 +63,6 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   readonly limits: TcpLimits;
   readonly stats: TcpStats;
   readonly sink: SegmentSink = this;
-  sendQuantum: number = Number.POSITIVE_INFINITY;
   /**
    * An eighth of the memory: less than it could keep, but what many uploads have on their way at once is what their
    * acknowledgements wait behind, and a guest that waits too long probes for losses that are none.
@@ -336,6 +333,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
 
   commitRun(c: Connection, off: number, headerLen: number, mss: number, count: number, lastFlags: number): void {
     const { path, remote, guest, snd } = c;
+    c.served = true;
     const { mem } = this.slab;
     const pseudo = pseudoHeaderSumV4(remote.w3, guest.w3, PROTO_TCP, headerLen + mss);
     // Without sequence number and checksum.
@@ -356,6 +354,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   }
 
   commit(c: Connection, off: number, len: number): void {
+    c.served = true;
     this.#finish(c.path as Path, off, len, c.remote.w3, c.guest.w3);
   }
 
@@ -430,7 +429,6 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       const list = this.#awake;
       this.#awake = this.#spare;
       this.#spare = list;
-      this.sendQuantum = list.length > 1 || this.#crowded(list[0]!) ? SEND_QUANTUM : Number.POSITIVE_INFINITY;
       for (let i = 0; i < list.length; i++) {
         const c = list[i]!;
         c.awake = false;
@@ -445,11 +443,6 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     return this.#awake.length === 0;
   }
 
-  /** Others wait for the link that this one sends to. */
-  #crowded(c: Connection): boolean {
-    return ((c.path as Path | undefined)?.port.blocked.size ?? 0) > 0;
-  }
-
   /** Flows that have been idle give back the window they grew; looked for at most once a second. */
   #reclaimWindows(): void {
     const now = this.#now;
@@ -458,13 +451,20 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     for (const c of this.table.all()) if (now - c.lastRecvAt > IDLE_WINDOW_MS) c.rcv.lower();
   }
 
-  /** The VM's link drains again. */
+  /**
+   * The VM's link drains again. Those that got nothing through since the last time go first: a flow that fills the link at each drain
+   * would else keep the others out until it is done.
+   */
   unblock(port: VmPort): void {
-    for (const c of port.blocked) {
-      c.blocked = false;
-      this.wake(c);
+    for (const served of [false, true]) {
+      for (const c of port.blocked) {
+        if (c.served !== served) continue;
+        port.blocked.delete(c);
+        c.blocked = false;
+        c.served = false;
+        this.wake(c);
+      }
     }
-    port.blocked.clear();
   }
 
   /** Ends every flow of a VM that is gone; owners hear of it in the turn that follows. */

@@ -55,6 +55,8 @@ export class Connection implements TcpFlow, Deadlined {
   awake = false;
   /** Waiting for the link to drain. */
   blocked = false;
+  /** It has sent something since the link last drained. */
+  served = false;
   /** Counted among the opens in progress. */
   opening = true;
   events = 0;

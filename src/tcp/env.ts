@@ -41,8 +41,6 @@ export interface TcpEnv {
   readonly stats: TcpStats;
   readonly windows: WindowBudget;
   readonly sink: SegmentSink;
-  /** Bytes of new data that a connection may send in one turn before others have theirs; Infinity while it is alone. */
-  readonly sendQuantum: number;
   /** Puts the connection on the list of those whose `turn` is due; idempotent. */
   wake(c: Connection): void;
   /** The connection is over: take it out of the flow table. */

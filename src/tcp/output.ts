@@ -123,15 +123,7 @@ function sendNew(c: Connection, now: Millis): boolean {
   c.swsDeadline = NEVER;
   if (c.finSent) return true;
   const mss = c.effSndMss - optionsLength(c);
-  const from = c.sndNxt;
-  const quantum = Math.max(c.env.sendQuantum, 2 * mss);
   for (;;) {
-    const left = quantum - ((c.sndNxt - from) | 0);
-    if (left <= 0) {
-      // The others' turn; this one goes on in the next round.
-      c.env.wake(c);
-      return true;
-    }
     const unsent = (c.sndUna + c.snd.used - c.sndNxt) | 0;
     if (unsent <= 0 && !c.finQueued) {
       c.cwndLimited = false;
@@ -143,7 +135,7 @@ function sendNew(c: Connection, now: Millis): boolean {
       return true;
     }
     if (unsent >= 2 * mss && c.env.sink.reserveRun !== undefined) {
-      const sent = sendRun(c, unsent, wndRoom, mss, left, now);
+      const sent = sendRun(c, unsent, wndRoom, mss, now);
       if (sent < 0) return false;
       if (sent > 0) continue;
     }

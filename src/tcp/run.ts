@@ -69,15 +69,8 @@ export function carryOn(c: Connection, frames: number, bytes: number, longest: n
   c.env.wake(c);
 }
 
-/** Sends full segments in one go, as far as the windows and `left` bytes go. @returns how many; 0: one at a time; -1: the link does not drain. */
-export function sendRun(
-  c: Connection,
-  unsent: number,
-  wndRoom: number,
-  mss: number,
-  left: number,
-  now: Millis,
-): number {
+/** Sends full segments in one go, as far as the windows go. @returns how many; 0: one at a time; -1: the link does not drain. */
+export function sendRun(c: Connection, unsent: number, wndRoom: number, mss: number, now: Millis): number {
   const { sink, stats } = c.env;
   if (sink.reserveRun === undefined || sink.commitRun === undefined || mss < RUN_MIN_BYTES || sackBlocks(c) > 0)
     return 0;
@@ -85,13 +78,7 @@ export function sendRun(
     restartIdle(c);
   const inFlight = pipe(c);
   let most = Math.max(Math.floor((c.cc.cwnd - inFlight) / mss), inFlight > 0 ? 0 : 1);
-  most = Math.min(
-    most,
-    Math.ceil(left / mss),
-    Math.floor(wndRoom / mss),
-    SENT_MAX - c.sent.count,
-    Math.floor(unsent / mss),
-  );
+  most = Math.min(most, Math.floor(wndRoom / mss), SENT_MAX - c.sent.count, Math.floor(unsent / mss));
   // The FIN rides on the last segment, which is made by itself.
   if (c.finQueued && most * mss === unsent) most--;
   if (most < 2) return 0;

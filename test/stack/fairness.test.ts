@@ -45,7 +45,7 @@ t.test('a byte beside a transfer that fills the link leaves with the next batch,
     );
     bytesOfBig += frames.filter((f) => f.dstPort === 40_000).reduce((n, f) => n + f.payload.length, 0);
     const place = frames.findIndex((f) => f.dstPort === 40_001);
-    t.ok(place <= 2 * 46, `behind ${place} segments of bulk`);
+    t.ok(place <= 1, `behind ${place} segments of bulk`);
   }
   t.ok(bytesOfBig > 5 * 200_000, 'and the link was filled all the same');
   t.same(rig.bugs, []);
@@ -68,18 +68,5 @@ t.test('eight transfers share a link that drains slowly', (t) => {
   }
   const sent = flows.map((c) => c.bytesToGuest);
   t.ok(Math.min(...sent) > 0.6 * Math.max(...sent), `${sent}`);
-  t.end();
-});
-
-t.test('a transfer that is alone is not cut into quanta', (t) => {
-  const rig = new Rig();
-  const vm = rig.vm(3);
-  const big = open(vm, 40_000);
-  vm.take();
-  big.write(bulk, 0, 250_000, rig.now);
-  const turns = rig.stack.stats.turns;
-  rig.turn();
-  t.equal(vm.take().reduce((n, f) => n + f.tcp!.payload.length, 0) > 200_000, true);
-  t.equal(rig.stack.stats.turns, turns + 1);
   t.end();
 });
