@@ -221,6 +221,11 @@ export class Lab {
     ip('-n', this.#guest, 'route', 'replace', 'default', 'via', gateway);
   }
 
+  /** A virtual card waits for the stack; a TAP device drops what its queue has no room for. A long queue makes it like the one. */
+  lengthenQueue(): void {
+    ip('-n', this.#guest, 'link', 'set', 'tap0', 'txqueuelen', '50000');
+  }
+
   /** Starts a program in the host's namespace. */
   onHost(argv: readonly string[], stdio?: StdioOptions): Program {
     return this.#start(['ip', 'netns', 'exec', this.#host, ...argv], stdio);
