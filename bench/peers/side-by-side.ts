@@ -71,7 +71,7 @@ function contenderOf(kind: StackKind, places: Places): VersionedContender {
   if (named !== undefined && named !== '') return isthmusContender('isthmus', named);
   const folder = join(cacheFolder('peers'), 'dist');
   progress('building isthmus');
-  const built = spawnSync('npm', ['run', '--silent', 'bundle', '--', `--outdir=${folder}`], {
+  const built = spawnSync('npm', ['run', '--silent', 'bundle', '--', folder], {
     cwd: projectRoot,
     encoding: 'utf8',
   });
