@@ -35,7 +35,7 @@ enum {
   LOST_MS = 200,
   HOLD_LIMIT_SEC = 5,
   // A stack that refuses this many flows one after the other has no more to give.
-  HOLD_FAILURES = 20,
+  HOLD_FAILURES = 8,
 };
 
 static struct sockaddr_in peer;

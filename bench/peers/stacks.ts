@@ -151,7 +151,6 @@ export async function startStack(lab: Lab, contender: Contender, mtu: number): P
     gvproxy: () => gvproxy(lab, mtu, contender),
   };
   const running = await start[contender.kind]();
-  lab.lengthenQueue();
   const echo = lab.inGuest([lab.probe, 'serve', '0.0.0.0', String(Port.PublishedEcho)]);
   await echo.says('ready');
   return running;
