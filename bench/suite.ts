@@ -13,9 +13,10 @@ export interface BenchCase {
   readonly checkAfter?: () => string | undefined;
 }
 
-/** Bytes that a measurement of the heap allocates at least, if it can: far below a young generation, far above the noise. */
-const HEAP_WANTED = 128 * 1024;
-const HEAP_RUNS_MAX = 4096;
+/** What a measurement of the heap is to allocate, if it can: far below a young generation, far above the noise. */
+const HEAP_WANTED = 64 * 1024;
+const HEAP_RUNS_LEAST = 16;
+const HEAP_RUNS_MOST = 4096;
 const HEAP_SAMPLES = 9;
 
 let sink: unknown;
@@ -34,14 +35,17 @@ function growth(run: () => unknown, runs: number): number {
   return heapUsed() - before;
 }
 
-/** What one run allocates on the JavaScript heap: the median of samples so short that nothing is collected within them. */
+/** Growth over `runs` runs: the median of samples so short that nothing is collected within them. */
+function usualGrowth(run: () => unknown, runs: number): number {
+  return median(Array.from({ length: HEAP_SAMPLES }, () => growth(run, runs)));
+}
+
+/** What one run allocates on the JavaScript heap: the slope, as the first run after a collection allocates for the engine, too. */
 function heapBytes(run: () => unknown): number {
-  let runs = 1;
-  while (runs < HEAP_RUNS_MAX && growth(run, runs) < HEAP_WANTED) runs *= 4;
-  // Asking allocates too.
-  const own = median(Array.from({ length: HEAP_SAMPLES }, () => growth(run, 0)));
-  const samples = Array.from({ length: HEAP_SAMPLES }, () => growth(run, runs));
-  return Math.max(0, median(samples) - own) / runs;
+  for (let runs = HEAP_RUNS_LEAST; ; runs *= 4) {
+    const more = usualGrowth(run, 2 * runs) - usualGrowth(run, runs);
+    if (more >= HEAP_WANTED || runs >= HEAP_RUNS_MOST) return Math.max(0, more) / runs;
+  }
 }
 
 /** Prints one line. @param note what qualifies the figures */

@@ -215,15 +215,13 @@ export class TcpRig {
 
   /** Opens a flow all the way. */
   open(srcPort: number): Talk {
-    const fields = { src: GUEST, dst: REMOTE, srcPort, dstPort: REMOTE_PORT, seq: FIRST_SEQ, mss: this.#mss };
-    this.write({ fields, seq: FIRST_SEQ }, 1, 0, FLAG_SYN);
+    const addresses = { src: GUEST, dst: REMOTE, srcPort, dstPort: REMOTE_PORT, seq: FIRST_SEQ };
+    this.write({ fields: { ...addresses, mss: this.#mss }, seq: FIRST_SEQ }, 1, 0, FLAG_SYN);
     this.read();
     const c = this.stack.tcp.table.find4(GUEST, srcPort, REMOTE, REMOTE_PORT);
     const owner = this.#owner;
     if (c === undefined || owner === undefined) throw new Error('no flow after a SYN');
-    // From now on without the option that only a SYN has.
-    const { mss: _mss, ...rest } = fields;
-    const talk: Talk = { c, owner, fields: { ...rest, ack: c.sndNxt, wnd: 0xffff }, seq: FIRST_SEQ + 1 };
+    const talk: Talk = { c, owner, fields: { ...addresses, ack: c.sndNxt, wnd: 0xffff }, seq: FIRST_SEQ + 1 };
     this.write(talk, 1, 0);
     this.read();
     return talk;

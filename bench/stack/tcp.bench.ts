@@ -9,6 +9,8 @@ import { type Talk, TcpRig } from './tcp-rig.ts';
 const cases: BenchCase[] = [];
 /** A guest's clock goes on: deadlines of acknowledgements come and go as in life. */
 const TICK_MS = 0.05;
+/** Source ports of flows that are only there. */
+const FIRST_PORT = 10_000;
 /** Reads after which a window that has not grown will not. */
 const WARM_RUNS = 1000;
 
@@ -162,17 +164,22 @@ function exchange(): BenchCase {
 function lookup(flows: number): BenchCase {
   const rig = new TcpRig(1500);
   const { table } = rig.stack.tcp;
-  const found: Talk[] = [];
+  const connections: unknown[] = [];
+  let talk: Talk | undefined;
   let next = 0;
+  let [src, dst, dstPort] = [0, 0, 0];
   const run = (): unknown => {
     next = (next + 7919) % flows;
-    const { fields, c } = found[next]!;
-    const it = table.find4(fields.src, fields.srcPort, fields.dst, fields.dstPort);
-    if (it !== c) throw new Error('another flow');
+    const it = table.find4(src, FIRST_PORT + next, dst, dstPort);
+    if (it !== connections[next]) throw new Error('another flow');
     return it;
   };
   const check = (): string | undefined => {
-    for (let i = 0; i < flows; i++) found.push(rig.open(10_000 + i));
+    for (let i = 0; i < flows; i++) {
+      talk = rig.open(FIRST_PORT + i);
+      connections.push(talk.c);
+    }
+    ({ src, dst, dstPort } = talk!.fields);
     run();
     return table.size === flows && table.find4(1, 2, 3, 4) === undefined ? undefined : 'the table is not right';
   };
@@ -199,7 +206,7 @@ function lives(held: number): BenchCase {
       ? undefined
       : 'flows are left';
   const check = (): string | undefined => {
-    for (let i = 0; i < held; i++) rig.open(10_000 + i);
+    for (let i = 0; i < held; i++) rig.open(FIRST_PORT + i);
     run();
     return right();
   };
