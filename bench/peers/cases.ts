@@ -3,7 +3,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Lab, Port, type Program } from './lab.ts';
-import { cpuSeconds, residentMb } from './process-tree.ts';
+import { cpuNanoseconds, cpuSeconds, residentMb } from './process-tree.ts';
 import type { RunningStack } from './stacks.ts';
 
 /** Figures of one measurement. */
@@ -17,15 +17,20 @@ export interface BenchRow {
   readonly main: string;
   /** Measured on a stack that has moved nothing yet: memory once touched would hide what is asked for. */
   readonly fresh?: boolean;
+  /** Leaves memory touched, so that no other fresh row may follow on the same stack. */
+  readonly fills?: boolean;
   readonly measure: (lab: Lab, stack: RunningStack, seconds: number) => Promise<Figures> | Figures;
 }
 
 const WIDTH = 32;
-const HELD_FLOWS = 2000;
 /** Beyond the seconds that a measurement is told. */
 const GRACE_MS = 15_000;
 const HOLD_LIMIT_MS = 90_000;
 const SETTLE_MS = 300;
+/** Seconds that a transfer goes on before and after what is measured beside it. */
+const MARGIN_SECONDS = 2;
+/** Connections that were closed a moment ago are given this long to be forgotten. */
+const FORGET_MS = 1000;
 
 interface IperfReport {
   readonly error?: string;
@@ -90,10 +95,13 @@ interface ProbeOptions {
   readonly published?: boolean;
   readonly width?: number;
   readonly dns?: boolean;
+  /** Look at the memory that is left when it is over. */
+  readonly memory?: boolean;
 }
 
 /** A rate that our own probe measures. */
-function rate(mode: string, { published = false, width, dns = false }: ProbeOptions = {}): BenchRow['measure'] {
+function rate(mode: string, options: ProbeOptions = {}): BenchRow['measure'] {
+  const { published = false, width, dns = false, memory = false } = options;
   return async (lab, stack, seconds) => {
     const host = published ? '127.0.0.1' : dns ? stack.nameServer : stack.host;
     const port = dns ? Port.Dns : published ? Port.PublishedEcho : Port.Echo;
@@ -105,21 +113,75 @@ function rate(mode: string, { published = false, width, dns = false }: ProbeOpti
     const figures = figuresOf(client);
     const spent = cpuSeconds(stack.program.pid) - before;
     if (figures.perSecond === 0) throw new Error('not one answer');
-    return { ...figures, cpuSeconds: spent, cpuMicrosEach: (spent * 1e6) / (figures.perSecond! * seconds) };
+    const found = { ...figures, cpuSeconds: spent, cpuMicrosEach: (spent * 1e6) / (figures.perSecond! * seconds) };
+    if (!memory) return found;
+    await sleep(FORGET_MS);
+    return { ...found, afterMb: residentMb(stack.program.pid) };
   };
 }
 
 /** Many flows that do nothing: what they cost in memory, and whether they still work afterwards. */
-async function hold(lab: Lab, stack: RunningStack): Promise<Figures> {
-  const before = residentMb(stack.program.pid);
-  const argv = [lab.probe, 'hold', stack.host, String(Port.Echo), String(HELD_FLOWS)];
-  const client = clientOf(lab, false)(argv, 'pipe');
-  await client.says('held', HOLD_LIMIT_MS);
+function hold(flows: number): BenchRow['measure'] {
+  return async (lab, stack) => {
+    const before = residentMb(stack.program.pid);
+    const argv = [lab.probe, 'hold', stack.host, String(Port.Echo), String(flows)];
+    const client = clientOf(lab, false)(argv, 'pipe');
+    await client.says('held', HOLD_LIMIT_MS);
+    await sleep(SETTLE_MS);
+    const held = residentMb(stack.program.pid);
+    client.child.stdin!.end('\n');
+    await lab.run(client, HOLD_LIMIT_MS);
+    return { growthMb: held - before, heldMb: held, wanted: flows, ...figuresOf(client) };
+  };
+}
+
+/** Memory, and the CPU time of doing nothing, in percent of one core. */
+async function idle(_lab: Lab, stack: RunningStack, seconds: number): Promise<Figures> {
   await sleep(SETTLE_MS);
-  const held = residentMb(stack.program.pid);
-  client.child.stdin!.end('\n');
-  await lab.run(client, HOLD_LIMIT_MS);
-  return { growthMb: held - before, heldMb: held, wanted: HELD_FLOWS, ...figuresOf(client) };
+  const { pid } = stack.program;
+  const before = cpuNanoseconds(pid);
+  const begun = performance.now();
+  await sleep(seconds * 1000);
+  const idlePercent = (cpuNanoseconds(pid) - before) / (performance.now() - begun) / 1e4;
+  return { residentMb: residentMb(pid), idlePercent };
+}
+
+/** One byte there and back, again and again, while a transfer takes all that it can get. @param flags of iperf3 */
+function echoBeside(flags: readonly string[]): BenchRow['measure'] {
+  return async (lab, stack, seconds) => {
+    const port = String(Port.Bulk);
+    const server = lab.onHost(['iperf3', '-s', '-1', '--forceflush', '-p', port, '-B', '127.0.0.1']);
+    const whole = seconds + 2 * MARGIN_SECONDS;
+    try {
+      await server.says('Server listening');
+      const bulkArgv = [
+        'iperf3',
+        '-c',
+        stack.host,
+        '-p',
+        port,
+        '-t',
+        String(whole),
+        '-f',
+        'k',
+        '--forceflush',
+        ...flags,
+      ];
+      const transfer = lab.inGuest(bulkArgv);
+      // The first second is over: it is under way.
+      await transfer.says('bits/sec');
+      const client = lab.inGuest([lab.probe, 'rr', stack.host, String(Port.Echo), String(seconds), '1']);
+      await lab.run(client, seconds * 1000 + GRACE_MS);
+      const figures = figuresOf(client);
+      if (!transfer.running) throw new Error(`the transfer ended too early: ${transfer.complaint}`);
+      const { stdout } = await lab.run(transfer, whole * 1000 + GRACE_MS);
+      const kbits = Number(/ ([\d.]+) Kbits\/sec[^\n]*receiver/.exec(stdout)?.[1] ?? 0);
+      if (kbits === 0) throw new Error(`iperf3: ${transfer.complaint || 'no byte arrived'}`);
+      return { ...figures, gbitPerSecond: kbits / 1e6 };
+    } finally {
+      await server.stop();
+    }
+  };
 }
 
 const DIRECTIONS = [
@@ -127,6 +189,10 @@ const DIRECTIONS = [
   { name: 'down', flags: ['-R'], help: 'host to guest' },
 ];
 const FLOWS = [1, 4, 32];
+const HELD = [
+  ['hold', 2000],
+  ['hold10k', 10_000],
+] as const;
 
 /** Rows in the order in which they are measured. */
 export const ROWS: readonly BenchRow[] = [
@@ -139,21 +205,19 @@ export const ROWS: readonly BenchRow[] = [
   },
   {
     name: 'idle',
-    help: 'resident memory with a guest that has done nothing',
+    help: 'resident memory and CPU time with a guest that does nothing',
     main: 'residentMb',
     fresh: true,
-    measure: async (_lab, stack) => {
-      await sleep(SETTLE_MS);
-      return { residentMb: residentMb(stack.program.pid) };
-    },
+    measure: idle,
   },
-  {
-    name: 'hold',
-    help: `growth of memory with ${HELD_FLOWS} flows that do nothing`,
+  ...HELD.map(([name, flows]) => ({
+    name,
+    help: `growth of memory with ${flows} flows that do nothing`,
     main: 'growthMb',
     fresh: true,
-    measure: hold,
-  },
+    fills: true,
+    measure: hold(flows),
+  })),
   ...FLOWS.flatMap((flows) =>
     DIRECTIONS.map(({ name, flags, help }) => ({
       name: flows === 1 ? name : `${name}${flows}`,
@@ -170,11 +234,17 @@ export const ROWS: readonly BenchRow[] = [
   },
   { name: 'pubdown', help: 'a client on the host receives', main: 'gbitPerSecond', measure: bulk(['-R'], true) },
   { name: 'rr', help: 'requests one after the other on one flow', main: 'perSecond', measure: rate('rr') },
+  ...DIRECTIONS.map(({ name, flags, help }) => ({
+    name: `echo${name}`,
+    help: `1-byte echoes beside a transfer ${help} on another flow`,
+    main: 'p99Us',
+    measure: echoBeside(flags),
+  })),
   {
     name: 'crr',
     help: `connect, one request, close; ${WIDTH} at a time`,
     main: 'perSecond',
-    measure: rate('crr', { width: WIDTH }),
+    measure: rate('crr', { width: WIDTH, memory: true }),
   },
   {
     name: 'udprr',
@@ -198,6 +268,6 @@ export const ROWS: readonly BenchRow[] = [
     name: 'pubcrr',
     help: 'crr through a published port',
     main: 'perSecond',
-    measure: rate('crr', { published: true, width: WIDTH }),
+    measure: rate('crr', { published: true, width: WIDTH, memory: true }),
   },
 ];

@@ -15,6 +15,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { cacheFolder, projectRoot } from '../../scripts/project.ts';
 
 /** User and group that stacks run as when they need no right of root. */
@@ -33,6 +34,8 @@ export interface Output {
   readonly stderr: string;
 }
 
+const PLUG_TRIES = 50;
+const PLUG_PAUSE_MS = 10;
 const START_LIMIT_MS = 15_000;
 const STOP_LIMIT_MS = 3000;
 
@@ -208,7 +211,17 @@ export class Lab {
 
   /** Plugs a TAP device of the guest into a stack's socket. */
   async plug(socket: string, mtu: number): Promise<void> {
-    await this.inGuest([this.bridge, 'tap0', socket, 'qemu', String(mtu)]).says('ready');
+    for (let tries = 1; ; tries++) {
+      const bridge = this.inGuest([this.bridge, 'tap0', socket, 'qemu', String(mtu)]);
+      try {
+        await bridge.says('ready');
+        break;
+      } catch (error) {
+        // The file is there from `bind` on, and nobody behind it before `listen`.
+        if (tries === PLUG_TRIES || !bridge.stderr.includes('Connection refused')) throw error;
+        await sleep(PLUG_PAUSE_MS);
+      }
+    }
     // IPv6 would only send its own chatter here.
     const quiet = 'echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6';
     await this.run(this.inGuest(['sh', '-c', quiet]), 5000);

@@ -2,7 +2,7 @@
 //
 //   probe serve ADDR PORT            echoes TCP streams and UDP datagrams
 //   probe name-server ADDR PORT      answers every DNS question with the same address
-//   probe rr    ADDR PORT SECONDS    one connection: a request, its answer, the next request
+//   probe rr    ADDR PORT SECONDS N  one connection: a request of N bytes, its answer, the next request
 //   probe crr   ADDR PORT SECONDS N  N at a time: connect, one request and answer, close
 //   probe udprr ADDR PORT SECONDS N  datagrams, N under way
 //   probe dns   ADDR PORT SECONDS N  DNS questions for names never asked before, N under way
@@ -35,7 +35,7 @@ enum {
   LOST_MS = 200,
   HOLD_LIMIT_SEC = 5,
   // A stack that refuses this many flows one after the other has no more to give.
-  HOLD_FAILURES = 20,
+  HOLD_FAILURES = 8,
 };
 
 static struct sockaddr_in peer;
@@ -183,19 +183,19 @@ static void name_server(void) {
 }
 
 // One request and its answer on a blocking socket. @returns false if there is none
-static bool exchange(int fd) {
+static bool exchange(int fd, ssize_t bytes) {
   char message[MESSAGE_BYTES] = {0};
-  if (send(fd, message, sizeof message, MSG_NOSIGNAL) != MESSAGE_BYTES) return false;
-  return recv(fd, message, sizeof message, MSG_WAITALL) == MESSAGE_BYTES;
+  if (send(fd, message, (size_t)bytes, MSG_NOSIGNAL) != bytes) return false;
+  return recv(fd, message, (size_t)bytes, MSG_WAITALL) == bytes;
 }
 
-static void rr(double seconds) {
+static void rr(double seconds, ssize_t bytes) {
   int fd = socket(AF_INET, SOCK_STREAM, 0);
   if (connect(fd, (void *)&peer, sizeof peer) < 0) fail("connect");
   no_delay(fd);
   double start = now(), before = start;
   while (before - start < seconds) {
-    if (!exchange(fd)) fail("no answer");
+    if (!exchange(fd, bytes)) fail("no answer");
     double after = now();
     sample(after - before);
     before = after;
@@ -320,7 +320,7 @@ static void hold(size_t count) {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (fd >= 0 && connect(fd, (void *)&peer, sizeof peer) == 0 && exchange(fd)) {
+    if (fd >= 0 && connect(fd, (void *)&peer, sizeof peer) == 0 && exchange(fd, MESSAGE_BYTES)) {
       fds[opened++] = fd;
       failures = 0;
     } else {
@@ -332,7 +332,7 @@ static void hold(size_t count) {
   printf("held\n");
   fflush(stdout);
   getchar();
-  for (size_t i = 0; i < opened; i++) alive += exchange(fds[i]);
+  for (size_t i = 0; i < opened; i++) alive += exchange(fds[i], MESSAGE_BYTES);
   printf("{\"opened\":%zu,\"alive\":%zu,\"openSeconds\":%.3f}\n", opened, alive, seconds);
 }
 
@@ -347,7 +347,7 @@ int main(int argc, char **argv) {
   int width = argc > 5 ? atoi(argv[5]) : 1;
   if (strcmp(mode, "serve") == 0) serve();
   else if (strcmp(mode, "name-server") == 0) name_server();
-  else if (strcmp(mode, "rr") == 0 && third > 0) rr(third);
+  else if (strcmp(mode, "rr") == 0 && third > 0 && width > 0 && width <= MESSAGE_BYTES) rr(third, width);
   else if (strcmp(mode, "crr") == 0 && third > 0 && width > 0) crr(third, (size_t)width);
   else if (strcmp(mode, "udprr") == 0 && third > 0 && width > 0) datagrams(third, false, (uint32_t)width);
   else if (strcmp(mode, "dns") == 0 && third > 0 && width > 0) datagrams(third, true, (uint32_t)width);

@@ -72,15 +72,19 @@ const UNITS: Readonly<Record<string, (value: number) => string>> = {
   readyMs: (value) => `${value.toFixed(0)} ms`,
   residentMb: (value) => `${value.toFixed(1)} MB`,
   growthMb: (value) => `+${value.toFixed(1)} MB`,
+  p99Us: (value) => `p99 ${value.toFixed(0)} µs`,
 };
 
 /** A cell's text: the figure that counts, and what qualifies it. */
 export function cellText(main: string, figures: Figures | undefined): string {
   if (figures === undefined) return 'failed';
   const parts = [UNITS[main]!(figures[main]!)];
-  const { cpuSecondsPerGb, p50Us, p99Us, failed, lost, alive, wanted, heldMb } = figures;
+  const { cpuSecondsPerGb, p50Us, p99Us, failed, lost, alive, wanted, heldMb, afterMb, idlePercent } = figures;
   if (cpuSecondsPerGb !== undefined) parts.push(`${cpuSecondsPerGb.toFixed(2)} s/GB`);
-  if (p99Us !== undefined) parts.push(`${p50Us!.toFixed(0)}/${p99Us.toFixed(0)} µs`);
+  if (main === 'p99Us') parts.push(`p50 ${p50Us!.toFixed(0)} µs`, `beside ${figures.gbitPerSecond!.toFixed(2)} Gbit/s`);
+  else if (p99Us !== undefined) parts.push(`${p50Us!.toFixed(0)}/${p99Us.toFixed(0)} µs`);
+  if (idlePercent !== undefined) parts.push(`${idlePercent.toFixed(3)} % CPU`);
+  if (afterMb !== undefined) parts.push(`${afterMb.toFixed(0)} MB after`);
   if (heldMb !== undefined) parts.push(`${heldMb.toFixed(1)} MB in all`);
   if (failed !== undefined && failed > 0) parts.push(`${failed} failed`);
   if (lost !== undefined && lost > 0) parts.push(`${lost} lost`);

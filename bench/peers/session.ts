@@ -35,7 +35,7 @@ function messageOf(error: unknown): string {
 export async function measureAll(contenders: readonly Contender[], options: BenchOptions): Promise<Measurement[]> {
   const found: Measurement[] = [];
   const wanted = ROWS.filter((row) => options.tests.includes(row.name));
-  const groups = [true, false].map((fresh) => wanted.filter((row) => (row.fresh ?? false) === fresh));
+  const groups = groupsOf(wanted);
   const lab = await Lab.open();
   try {
     for (let round = 1; round <= options.rounds; round++) {
@@ -43,7 +43,6 @@ export async function measureAll(contenders: readonly Contender[], options: Benc
         for (const contender of round % 2 === 1 ? contenders : contenders.toReversed()) {
           const place = { round, mtu, peer: contender.name };
           for (const rows of groups) {
-            if (rows.length === 0) continue;
             const results = await measureStack(lab, contender, mtu, rows, options.seconds);
             for (const result of results) found.push({ ...place, ...result });
           }
@@ -54,6 +53,15 @@ export async function measureAll(contenders: readonly Contender[], options: Benc
     await lab.close();
   }
   return found;
+}
+
+/** Rows that may be measured on one and the same start of a stack: a row that fills memory ends its group. */
+function groupsOf(wanted: readonly BenchRow[]): BenchRow[][] {
+  const fresh = wanted.filter((row) => row.fresh === true);
+  const light = fresh.filter((row) => row.fills !== true);
+  const heavy = fresh.filter((row) => row.fills === true);
+  const groups = [light, ...heavy.map((row) => [row]), wanted.filter((row) => row.fresh !== true)];
+  return groups.filter((rows) => rows.length > 0);
 }
 
 type Result = Pick<Measurement, 'test' | 'figures' | 'error'>;

@@ -13,8 +13,11 @@ export interface Contender {
   /** Its column. */
   readonly name: string;
   readonly kind: StackKind;
-  /** For isthmus: the daemon's entry, and whether an ordinary user can read it. */
+  /** For the others: the program's path. */
+  readonly program?: string;
+  /** For isthmus: the daemon's entry. */
   readonly main?: string;
+  /** Whether an ordinary user can run it. */
   readonly nobody?: boolean;
 }
 
@@ -61,10 +64,10 @@ async function isthmus(lab: Lab, mtu: number, { main, nobody }: Contender): Prom
   return { program, host: '192.168.65.254', nameServer: '192.168.65.1', readyMs };
 }
 
-async function passt(lab: Lab, mtu: number): Promise<RunningStack> {
+async function passt(lab: Lab, mtu: number, { program: path }: Contender): Promise<RunningStack> {
   const socket = join(lab.folder, 'passt.sock');
   const gateway = '192.168.127.1';
-  const argv = ['passt', '-f', '-q', '-s', socket, '--runas', `${NOBODY}:${NOBODY}`, '-m', String(mtu)];
+  const argv = [path ?? 'passt', '-f', '-q', '-s', socket, '--runas', `${NOBODY}:${NOBODY}`, '-m', String(mtu)];
   argv.push('-a', '192.168.127.2', '-n', '24', '-g', gateway);
   argv.push('-t', `127.0.0.1/${Port.PublishedBulk}-${Port.PublishedEcho}`);
   const { program, readyMs } = await listening(() => lab.stack(argv, { nobody: false }), socket);
@@ -86,9 +89,9 @@ function askSlirp(socket: string, body: object): Promise<void> {
   });
 }
 
-async function slirp4netns(lab: Lab, mtu: number, guest: string): Promise<RunningStack> {
+async function slirp4netns(lab: Lab, mtu: number, guest: string, { program: path }: Contender): Promise<RunningStack> {
   const socket = join(lab.folder, 'slirp.sock');
-  const argv = ['slirp4netns', '--configure', `--mtu=${mtu}`, '--ready-fd=3', `--api-socket=${socket}`];
+  const argv = [path ?? 'slirp4netns', '--configure', `--mtu=${mtu}`, '--ready-fd=3', `--api-socket=${socket}`];
   argv.push('--netns-type=path', guest, 'tap0');
   rmSync(socket, { force: true });
   // It enters the guest's namespace itself, which takes root.
@@ -124,13 +127,13 @@ function expose(socket: string, guest: string, port: number): Promise<void> {
   });
 }
 
-async function gvproxy(lab: Lab, mtu: number): Promise<RunningStack> {
+async function gvproxy(lab: Lab, mtu: number, { program: path, nobody }: Contender): Promise<RunningStack> {
   const socket = join(lab.folder, 'gvproxy.sock');
   const api = join(lab.folder, 'gvproxy-api.sock');
   rmSync(api, { force: true });
-  const argv = ['gvproxy', '-mtu', String(mtu), '-ssh-port', '-1'];
+  const argv = [path ?? 'gvproxy', '-mtu', String(mtu), '-ssh-port', '-1'];
   argv.push('-listen-qemu', `unix://${socket}`, '-listen', `unix://${api}`);
-  const { program, readyMs } = await listening(() => lab.stack(argv, { nobody: true }), socket);
+  const { program, readyMs } = await listening(() => lab.stack(argv, { nobody: nobody !== false }), socket);
   await lab.plug(socket, mtu);
   lab.address('192.168.127.2/24', '192.168.127.1');
   for (const port of PUBLISHED) await expose(api, '192.168.127.2', port);
@@ -143,9 +146,9 @@ export async function startStack(lab: Lab, contender: Contender, mtu: number): P
   const guest = lab.newGuest();
   const start = {
     isthmus: () => isthmus(lab, mtu, contender),
-    passt: () => passt(lab, mtu),
-    slirp4netns: () => slirp4netns(lab, mtu, guest),
-    gvproxy: () => gvproxy(lab, mtu),
+    passt: () => passt(lab, mtu, contender),
+    slirp4netns: () => slirp4netns(lab, mtu, guest, contender),
+    gvproxy: () => gvproxy(lab, mtu, contender),
   };
   const running = await start[contender.kind]();
   const echo = lab.inGuest([lab.probe, 'serve', '0.0.0.0', String(Port.PublishedEcho)]);
