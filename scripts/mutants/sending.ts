@@ -293,7 +293,7 @@ export const SENDING: readonly Mutant[] = [
       'RFC 9293 3.8.6 (TCP-FCS-01)',
       "a run of segments goes beyond the guest's window",
       'send-window',
-      '    Math.floor(wndRoom / mss),\n',
+      'Math.floor(wndRoom / mss), ',
       '',
     ],
     [
