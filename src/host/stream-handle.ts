@@ -274,6 +274,8 @@ export class HandleStream implements HostStream {
 
   #written(req: WriteRequest, status: number, bytes: unknown, done: () => void): boolean {
     if (status !== 0) {
+      // Whether the request was used is not known.
+      spareRequest = undefined;
       process.nextTick(HandleStream.#failLater, this, status);
       process.nextTick(done);
       return false;

@@ -77,9 +77,13 @@ export class ReceiveBuffer {
     return true;
   }
 
-  /** Free bytes in one piece at the tail, for bytes in order; grows the ring where that is less than `want`. At most `want`. */
+  /**
+   * Free bytes in one piece at the tail, for bytes in order; grows the ring where that is less than `want`, by how much memory there is.
+   * At most `want`.
+   */
   runRoom(want: number): number {
     const { ring } = this;
+    want = Math.min(want, this.#slab.growthLimit);
     const need = Math.min(ring.used + want, this.#max);
     if (need > ring.cap) this.#grow(need);
     return Math.min(ring.tailRoom, want);
