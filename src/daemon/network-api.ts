@@ -1,5 +1,6 @@
 // What the life cycle asks of the network, and all that it knows of it: start, stop, look, reload. Types only.
 
+import type { Forwards } from '../forwarder/forwards.ts';
 import type { Config } from './config.ts';
 import type { Log } from './log.ts';
 import type { StatsSource } from './stats-source.ts';
@@ -45,6 +46,8 @@ export interface NetworkService {
   /** Resets every flow, closes every socket, writes what must be kept. Done within `deadlineMs`; also right after a failed start. */
   stop(deadlineMs: number): Promise<void>;
   stats(): StatsSource;
+  /** The table of forwards, complete once `start` has resolved. */
+  readonly forwards: Forwards;
   health(): Health;
   /** Reads the resolver configuration and hosts files again (SIGHUP). */
   reload(): Promise<void>;

@@ -11,8 +11,9 @@ export interface MetricsInput {
   readonly stack: Stack;
   readonly tcp: { readonly stats: HostFlowStats; readonly live: number };
   readonly udp: { readonly size: number; readonly stats: object };
-  readonly tcpPublisher: { readonly stats: object };
+  readonly tcpPublished: object;
   readonly udpPublisher: { readonly size: number; readonly stats: object };
+  readonly forwards: { readonly size: number; readonly listening: number };
   readonly dns: { readonly stats: object; readonly sessions: number };
   readonly dhcp: { readonly stats: object };
   readonly ntp: { readonly stats: object };
@@ -62,6 +63,8 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       gauge('tcp_host_sockets', 'Host sockets of TCP flows.', () => input.tcp.live),
       gauge('udp_flows', 'UDP flows now.', () => input.udp.size),
       gauge('udp_published_clients', 'Clients of published UDP ports now.', () => input.udpPublisher.size),
+      gauge('forwards', 'Forwards in the table.', () => input.forwards.size),
+      gauge('forwards_listening', 'Ports and sockets that forwards listen on now.', () => input.forwards.listening),
       gauge('dns_sessions', 'DNS connections of guests now.', () => input.dns.sessions),
       gauge('leases', 'DHCP leases known.', input.leases),
       gauge('neighbours', 'Guest addresses known.', () => stack.neighbours.size),
@@ -116,7 +119,7 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       ...counters('stack', 'Stack', stack.stats),
       ...counters('tcp', 'TCP', stack.stats.tcp),
       ...counters('tcp_host', 'Host sockets', input.tcp.stats),
-      ...counters('tcp_published', 'Published TCP ports', input.tcpPublisher.stats),
+      ...counters('tcp_published', 'Published TCP ports', input.tcpPublished),
       ...counters('udp', 'UDP flows', input.udp.stats),
       ...counters('udp_published', 'Published UDP ports', input.udpPublisher.stats),
       ...counters('dns', 'DNS', input.dns.stats),

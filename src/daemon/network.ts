@@ -10,16 +10,12 @@ import { parseResolvConf } from '../dns/resolv-conf.ts';
 import { parseMac } from '../ethernet/mac.ts';
 import { Destinations } from '../forwarder/destination.ts';
 import { DnsService } from '../forwarder/dns-service.ts';
-import { SendArena } from '../forwarder/send-arena.ts';
+import type { Forwards } from '../forwarder/forwards.ts';
 import { TcpForwarder } from '../forwarder/tcp-forwarder.ts';
-import { TcpPublisher } from '../forwarder/tcp-publisher.ts';
 import { UdpForwarder } from '../forwarder/udp-forwarder.ts';
-import { UdpPublisher } from '../forwarder/udp-publisher.ts';
-import { ExitCode } from '../host/exit-code.ts';
 import { HostClock, HostTimers } from '../host/host-clock.ts';
 import { HostRandom } from '../host/host-random.ts';
 import { LeaseFile } from '../host/lease-file.ts';
-import { errnoOf, OperatorError } from '../host/operator-error.ts';
 import { createPacketMemory, type PacketMemory } from '../host/packet-memory.ts';
 import { WakeTimer } from '../host/wake-timer.ts';
 import { IpAddress } from '../ip/address.ts';
@@ -37,10 +33,11 @@ import { Stack } from '../stack/stack.ts';
 import type { VmPort } from '../stack/vm-port.ts';
 import { DEFAULT_TCP_LIMITS } from '../tcp/limits.ts';
 import type { Config } from './config.ts';
+import { Forwarding } from './forwarding.ts';
+import { GuestDirectory } from './guest-directory.ts';
 import type { Log } from './log.ts';
-import type { CreateNetwork, Health, NetworkService, ReadyInfo, ReadyPort } from './network-api.ts';
+import type { CreateNetwork, Health, NetworkService, ReadyInfo } from './network-api.ts';
 import { networkMetrics } from './network-metrics.ts';
-import type { PublishSpec } from './publish-spec.ts';
 import type { StatsSource } from './stats-source.ts';
 import { formatEndpoint } from './value-grammar.ts';
 
@@ -75,9 +72,8 @@ class Network implements NetworkService {
   readonly #ntp: NtpService;
   readonly #dns: DnsService;
   readonly #tcp: TcpForwarder;
-  readonly #tcpPublisher: TcpPublisher;
   readonly #udp: UdpForwarder;
-  readonly #udpPublisher: UdpPublisher;
+  readonly #forwarding: Forwarding;
   readonly #listeners: LinkListener[] = [];
   readonly #stats: StatsSource;
   #capture: CaptureFile | undefined;
@@ -105,21 +101,32 @@ class Network implements NetworkService {
       sendDatagram: (...args) => this.#stack.udp.sendDatagram(...args),
       sendUnreachable: (...args) => this.#stack.udp.sendUnreachable(...args),
     };
-    this.#udpPublisher = new UdpPublisher({
-      gateway,
+    this.#leases = new Leases({
+      network,
+      gateway: gateway.v4,
+      hostAlias: hostAlias?.v4,
+      fixed: config.leases.map((l) => ({ mac: l.mac, address: l.address.v4 })),
+      leaseMs: config.leaseTimeMs,
+    });
+    this.#forwarding = new Forwarding({
+      destinations,
+      connector: { connect: (...args) => this.#stack.connect(...args) },
       sender,
+      guests: { find: (guest) => new GuestDirectory(this.#stack, this.#leases, this.#clock).find(guest) },
+      flows: this.#tcp.context,
       clock: this.#clock,
-      arena: new SendArena(),
       onDeadlineChanged,
-      idleMs: config.udpIdleMs,
-      maxClients: config.udpMaxFlows,
+      udpIdleMs: config.udpIdleMs,
+      udpMaxClients: config.udpMaxFlows,
+      store: undefined,
+      log: log.child({ part: 'forwards' }),
     });
     this.#udp = new UdpForwarder({
       destinations,
       sender,
       clock: this.#clock,
       onDeadlineChanged,
-      claimer: this.#udpPublisher,
+      claimer: this.#forwarding.udp,
       idleMs: config.udpIdleMs,
       maxFlows: config.udpMaxFlows,
     });
@@ -144,15 +151,6 @@ class Network implements NetworkService {
         onBug: (error, what) => this.#onBug(error, what),
       },
     );
-    this.#tcpPublisher = new TcpPublisher({ connector: this.#stack, context: this.#tcp.context, source: gateway });
-
-    this.#leases = new Leases({
-      network,
-      gateway: gateway.v4,
-      hostAlias: hostAlias?.v4,
-      fixed: config.leases.map((l) => ({ mac: l.mac, address: l.address.v4 })),
-      leaseMs: config.leaseTimeMs,
-    });
     this.#identities = new VpnkitIdentities(this.#leases, this.#random);
     this.#leaseFile =
       config.stateDir === undefined
@@ -222,13 +220,14 @@ class Network implements NetworkService {
     this.#stack.udp.serve(DHCP_PORT, this.#dhcp);
     this.#stack.udp.serve(NTP_PORT, this.#ntp);
     this.#tcp.serve(DNS_PORT, this.#dns);
-    for (const p of [this.#stack, this.#udp, this.#udpPublisher, this.#dns]) this.#wake.add(p);
+    for (const p of [this.#stack, this.#udp, this.#forwarding.udp, this.#dns]) this.#wake.add(p);
     this.#stats = networkMetrics({
       stack: this.#stack,
-      tcp: this.#tcp,
+      tcp: this.#forwarding.flows,
       udp: this.#udp,
-      tcpPublisher: this.#tcpPublisher,
-      udpPublisher: this.#udpPublisher,
+      tcpPublished: this.#forwarding.tcpStats,
+      udpPublisher: this.#forwarding.udp,
+      forwards: this.#forwarding.forwards,
       dns: this.#dns,
       dhcp: this.#dhcp,
       ntp: this.#ntp,
@@ -237,6 +236,10 @@ class Network implements NetworkService {
       leases: () => this.#leases.size,
       wakeups: () => this.#wake.wakeups,
     });
+  }
+
+  get forwards(): Forwards {
+    return this.#forwarding.forwards;
   }
 
   async start(): Promise<ReadyInfo> {
@@ -277,8 +280,8 @@ class Network implements NetworkService {
       this.#listeners.push(listener);
       await listener.listen();
     }
-    const publish: ReadyPort[] = [];
-    for (const spec of config.publish) publish.push(await this.#publish(spec));
+    const publish = await this.#forwarding.publish(config.publish);
+    await this.forwards.restore();
     return {
       vm: config.vm.map((vm) => ({
         url: vm.url,
@@ -292,10 +295,9 @@ class Network implements NetworkService {
   async stop(_deadlineMs: number): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
-    this.#tcpPublisher.close();
+    this.#forwarding.close();
     this.#stack.stop(this.#clock.now());
     this.#tcp.close();
-    this.#udpPublisher.close();
     this.#udp.close();
     this.#dns.close();
     this.#wake.close();
@@ -342,56 +344,6 @@ class Network implements NetworkService {
     this.#log.error({ event: 'bug', err: error }, `bug: a ${what} was lost to it`);
   }
 
-  // --- Publishing.
-
-  async #publish(spec: PublishSpec): Promise<ReadyPort> {
-    const guestOf = spec.guestAddress === undefined ? () => this.#onlyGuest() : () => spec.guestAddress;
-    const wanted = formatEndpoint(spec.hostAddress, spec.hostPort);
-    try {
-      const port = spec.protocol === 'tcp' ? await this.#publishTcp(spec, guestOf) : this.#publishUdp(spec, guestOf);
-      const guest =
-        spec.guestAddress === undefined ? `:${spec.guestPort}` : formatEndpoint(spec.guestAddress, spec.guestPort);
-      return { protocol: spec.protocol, host: formatEndpoint(spec.hostAddress, port), guest };
-    } catch (error) {
-      const errno = errnoOf(error) ?? '';
-      throw new OperatorError(`publish: ${spec.protocol} ${wanted} cannot be bound: ${bindProblem(errno, spec)}`, {
-        code: errno === 'EADDRINUSE' ? 'ERR_PORT_IN_USE' : 'ERR_PUBLISH',
-        exitCode: ExitCode.Unavailable,
-        cause: error,
-      });
-    }
-  }
-
-  async #publishTcp(spec: PublishSpec, guestOf: () => IpAddress | undefined): Promise<number> {
-    return (await this.#tcpPublisher.publish(spec.hostAddress, spec.hostPort, guestOf, spec.guestPort)).port;
-  }
-
-  #publishUdp(spec: PublishSpec, guestOf: () => IpAddress | undefined): number {
-    const published = this.#udpPublisher.publish(spec.hostAddress, spec.hostPort, guestOf, spec.guestPort);
-    if (typeof published === 'string') throw Object.assign(new Error(published), { code: published });
-    return published.hostPort;
-  }
-
-  /** The address of the only VM, while there is exactly one. */
-  #onlyGuest(): IpAddress | undefined {
-    const known = [...this.#stack.neighbours.entries()]
-      .filter((n) => n.usable && this.#stack.ports.has(n.portId))
-      .map((n) => n.ip);
-    const now = this.#clock.now();
-    const leased = [...this.#leases.values()].filter((l) => l.bound && l.active(now)).map((l) => l.address);
-    // A VM may hold more addresses than its own (containers on a bridge): the leased one is meant.
-    const both = known.filter((ip) => leased.includes(ip));
-    const candidates =
-      known.length === 1
-        ? known
-        : both.length > 0
-          ? both
-          : known.length === 0 && this.#stack.ports.size === 1
-            ? leased
-            : [];
-    return candidates.length === 1 ? IpAddress.v4(candidates[0]!) : undefined;
-  }
-
   #searchList(): readonly string[] {
     if (this.#config.search.length > 0) return this.#config.search;
     try {
@@ -422,17 +374,3 @@ function leaseFileName(config: Config): string {
 }
 
 type UdpSender = ConstructorParameters<typeof UdpForwarder>[0]['sender'];
-
-/** What is wrong and what would be right. */
-function bindProblem(errno: string, spec: PublishSpec): string {
-  switch (errno) {
-    case 'EADDRINUSE':
-      return 'another program holds the port; stop it or choose another host port';
-    case 'EACCES':
-      return `port ${spec.hostPort} is privileged; choose one from 1024 up, or allow it (sysctl net.ipv4.ip_unprivileged_port_start=${spec.hostPort}, or the capability CAP_NET_BIND_SERVICE)`;
-    case 'EADDRNOTAVAIL':
-      return `no interface of this host has the address ${spec.hostAddress}`;
-    default:
-      return errno === '' ? 'the system refused' : errno;
-  }
-}

@@ -54,6 +54,8 @@ export class HostFlowStats {
 
 export class HostFlow implements FlowOwner {
   readonly flow: TcpFlow;
+  /** The host's side is a unix socket: it has no address that could be missed, and no reset. */
+  isPipe = false;
   readonly #context: HostFlowContext;
   #socket: net.Socket | undefined;
   /** The dial is under way: the guest has not been answered. */
@@ -149,7 +151,7 @@ export class HostFlow implements FlowOwner {
     if (this.#hostEnded || this.#over) return;
     // A reset that came together with data is told as an end by the libuv of Node 20; the kernel knows no peer then any more.
     // (After the guest's own FIN it never does: `#received` sees to that case.)
-    if (!this.#guestEnded && this.#socket?.remoteAddress === undefined) {
+    if (!this.#guestEnded && !this.isPipe && this.#socket?.remoteAddress === undefined) {
       this.#onReset();
       return;
     }
@@ -340,7 +342,7 @@ export class HostFlow implements FlowOwner {
     clearTimeout(this.#retry);
     this.#context.live.delete(this);
     if (socket !== undefined && !socket.destroyed) {
-      if (reset && !this.#dialling && !socket.connecting) socket.resetAndDestroy();
+      if (reset && !this.isPipe && !this.#dialling && !socket.connecting) socket.resetAndDestroy();
       else socket.destroy();
     }
     this.#lent = 0;

@@ -1,18 +1,21 @@
 // Published UDP ports: datagrams to a host address and port reach a guest, and its answers go back to the client they are for.
-// Each client has a source port of its own on the gateway's address; the guest answers to that, and udp-forwarder hands the answer
-// here (`claim`). It owns listeners, clients, their idle time and their cap. RFC 4787.
+// The guest sees each client under a source of its own, the client's very address and port where that can be; it answers to that, and
+// udp-forwarder hands the answer here (`claim`). It owns listeners, idle times and the cap; who is who is udp-clients'. RFC 4787.
 
 import type { RemoteInfo } from 'node:dgram';
 import { type Clock, type Millis, NEVER } from '../base/clock.ts';
 import { type IpAddress, parseAddress } from '../ip/address.ts';
 import type { DatagramMeta, DatagramSender, LinkPort } from '../stack/ports.ts';
+import type { ClientAddresses } from './client-address.ts';
+import type { ClientMode } from './forward-spec.ts';
+import { proxyHeader } from './proxy-protocol.ts';
 import type { SendArena } from './send-arena.ts';
+import { UdpClient, UdpClients } from './udp-clients.ts';
 import type { DatagramClaimer } from './udp-forwarder.ts';
 import { UdpSocket, type UdpSocketOwner } from './udp-socket.ts';
 
 export interface UdpPublisherOptions {
-  /** Clients' datagrams come from this address. */
-  readonly gateway: IpAddress;
+  readonly clients: ClientAddresses;
   readonly sender: DatagramSender;
   readonly clock: Clock;
   /** The forwarder's. */
@@ -22,6 +25,16 @@ export interface UdpPublisherOptions {
   readonly idleMs?: number;
   /** Clients of all ports; default 1,024. */
   readonly maxClients?: number;
+}
+
+/** How a port is published, beyond where and to whom. */
+export interface UdpPublishOptions {
+  /** `transparent` if not given. */
+  readonly mode?: ClientMode;
+  /** False: an IPv6 socket takes IPv4 clients too. */
+  readonly v6Only?: boolean;
+  /** An inherited socket, bound already; address and port are its own. */
+  readonly fd?: number | undefined;
 }
 
 export class UdpPublisherStats {
@@ -39,59 +52,46 @@ export class UdpPublisherStats {
   hostErrors = 0;
 }
 
-/** The first source port for clients; up to 65,535 (RFC 6335 6: dynamic ports). */
-const FIRST_PORT = 49152;
-const PORTS = 65536 - FIRST_PORT;
-
-class Client {
-  readonly listener: PublishedUdp;
-  readonly guest: IpAddress;
-  readonly address: IpAddress;
-  readonly addressText: string;
-  readonly port: number;
-  /** Source port on the gateway. */
-  readonly gatewayPort: number;
-  lastUsed: Millis = 0;
-  older: Client | undefined = undefined;
-  newer: Client | undefined = undefined;
-
-  constructor(
-    listener: PublishedUdp,
-    guest: IpAddress,
-    address: IpAddress,
-    addressText: string,
-    port: number,
-    gatewayPort: number,
-  ) {
-    this.listener = listener;
-    this.guest = guest;
-    this.address = address;
-    this.addressText = addressText;
-    this.port = port;
-    this.gatewayPort = gatewayPort;
-  }
-}
-
 /** One published port. */
 export class PublishedUdp implements UdpSocketOwner {
   /** The guest for a new client; undefined while there is none. */
-  readonly guestOf: () => IpAddress | undefined;
-  readonly guestPort: number;
+  guestOf: () => IpAddress | undefined;
+  guestPort: number;
+  mode: ClientMode;
   readonly socket: UdpSocket;
   /** Clients by address text, then port. */
-  readonly clients: Map<string, Map<number, Client>> = new Map();
+  readonly clients: Map<string, Map<number, UdpClient>> = new Map();
+  clientsOpened = 0;
+  /** Datagrams of clients that could not be led to a guest. */
+  refused = 0;
+  bytesToGuest = 0;
+  bytesToHost = 0;
   readonly #publisher: UdpPublisher;
 
-  constructor(publisher: UdpPublisher, host: IpAddress, guestOf: () => IpAddress | undefined, guestPort: number) {
+  constructor(
+    publisher: UdpPublisher,
+    family: 4 | 6,
+    guestOf: () => IpAddress | undefined,
+    guestPort: number,
+    options: UdpPublishOptions,
+  ) {
     this.#publisher = publisher;
     this.guestOf = guestOf;
     this.guestPort = guestPort;
-    this.socket = new UdpSocket(this, publisher.arena, host.family, false);
+    this.mode = options.mode ?? 'transparent';
+    this.socket = new UdpSocket(this, publisher.arena, family, false, options.v6Only ?? true);
   }
 
   /** Host port in use. */
   get hostPort(): number {
     return this.socket.port;
+  }
+
+  /** Clients now. */
+  get size(): number {
+    let n = 0;
+    for (const ports of this.clients.values()) n += ports.size;
+    return n;
   }
 
   /** Stops listening; its clients are gone. Idempotent. */
@@ -112,31 +112,36 @@ export class PublishedUdp implements UdpSocketOwner {
   }
 }
 
+/** Longest header of the PROXY protocol (v2 with IPv6) before the longest datagram. */
+const PROXIED_MAX = 52 + 65_507;
+
 export class UdpPublisher implements DatagramClaimer {
   readonly stats: UdpPublisherStats = new UdpPublisherStats();
   readonly arena: SendArena;
-  /** Clients. */
-  size = 0;
-  readonly #gateway: IpAddress;
+  readonly #seenAs: ClientAddresses;
   readonly #sender: DatagramSender;
   readonly #clock: Clock;
   readonly #onDeadlineChanged: () => void;
   readonly #idleMs: number;
   readonly #maxClients: number;
-  readonly #byPort: (Client | undefined)[] = [];
+  readonly #clients = new UdpClients();
   readonly #listeners = new Set<PublishedUdp>();
-  #nextPort = 0;
-  #oldest: Client | undefined = undefined;
-  #newest: Client | undefined = undefined;
+  /** A datagram behind its header; made when first needed. */
+  #proxied: Uint8Array | undefined;
 
   constructor(options: UdpPublisherOptions) {
-    this.#gateway = options.gateway;
+    this.#seenAs = options.clients;
     this.#sender = options.sender;
     this.#clock = options.clock;
     this.arena = options.arena;
     this.#onDeadlineChanged = options.onDeadlineChanged;
     this.#idleMs = options.idleMs ?? 60_000;
-    this.#maxClients = Math.min(options.maxClients ?? 1024, PORTS);
+    this.#maxClients = options.maxClients ?? 1024;
+  }
+
+  /** Clients. */
+  get size(): number {
+    return this.#clients.size;
   }
 
   /**
@@ -150,9 +155,12 @@ export class UdpPublisher implements DatagramClaimer {
     hostPort: number,
     guestOf: () => IpAddress | undefined,
     guestPort: number,
+    options: UdpPublishOptions = {},
   ): PublishedUdp | string {
-    const listener = new PublishedUdp(this, host, guestOf, guestPort);
-    if (!listener.socket.open(host.toString(), hostPort)) return listener.socket.errno;
+    const listener = new PublishedUdp(this, host.family, guestOf, guestPort, options);
+    const { socket } = listener;
+    if (!(options.fd === undefined ? socket.open(host.toString(), hostPort) : socket.openFd(options.fd)))
+      return socket.errno;
     this.#listeners.add(listener);
     return listener;
   }
@@ -161,19 +169,20 @@ export class UdpPublisher implements DatagramClaimer {
   unpublish(listener: PublishedUdp): void {
     if (!this.#listeners.delete(listener)) return;
     listener.socket.close();
-    for (const ports of [...listener.clients.values()]) for (const c of [...ports.values()]) this.#remove(c);
+    for (const ports of [...listener.clients.values()]) for (const c of [...ports.values()]) this.#clients.remove(c);
   }
 
   claim(meta: DatagramMeta, buf: Uint8Array, off: number, len: number, now: Millis): boolean {
-    const client = this.#byPort[meta.dstPort - FIRST_PORT];
-    if (client === undefined) return false;
-    const listener = client.listener;
+    if (this.#clients.size === 0) return false;
     // Only the guest's published port may answer the client: another guest's datagram is a stray.
-    if (meta.srcPort !== listener.guestPort || !meta.src.equals(client.guest)) return false;
-    this.#touch(client, now);
+    const client = this.#clients.find(meta.src, meta.srcPort, meta.dst, meta.dstPort);
+    if (client === undefined) return false;
+    const { listener } = client;
+    this.#clients.touch(client, now);
     if (listener.socket.send(buf, off, len, client.address, client.port)) {
       this.stats.datagramsToHost++;
       this.stats.bytesToHost += len;
+      listener.bytesToHost += len;
     } else this.stats.toHostDropped++;
     return true;
   }
@@ -184,30 +193,43 @@ export class UdpPublisher implements DatagramClaimer {
     const client = listener.clients.get(from.address)?.get(from.port) ?? this.#create(listener, from, now);
     if (client === undefined) {
       this.stats.toGuestDropped++;
+      listener.refused++;
       return;
     }
-    this.#touch(client, now);
-    const { guest } = client;
-    if (
-      this.#sender.sendDatagram(this.#gateway, client.gatewayPort, guest, listener.guestPort, msg, 0, msg.length, now)
-    ) {
+    this.#clients.touch(client, now);
+    const { guest, guestPort, source, sourcePort, header } = client;
+    let body = msg;
+    if (header !== undefined) {
+      // Copy: header and datagram are to lie in one piece.
+      this.#proxied ??= new Uint8Array(PROXIED_MAX);
+      this.#proxied.set(header);
+      this.#proxied.set(msg, header.length);
+      body = this.#proxied.subarray(0, header.length + msg.length);
+    }
+    if (this.#sender.sendDatagram(source, sourcePort, guest, guestPort, body, 0, body.length, now)) {
       this.stats.datagramsToGuest++;
       this.stats.bytesToGuest += msg.length;
-    } else this.stats.toGuestDropped++;
+      listener.bytesToGuest += msg.length;
+    } else {
+      this.stats.toGuestDropped++;
+      listener.refused++;
+    }
   }
 
   /** A VM has gone: nothing of it is kept here; its clients go idle, or reach the VM that comes back with its address. */
   onVmGone(_vm: LinkPort): void {}
 
   nextDeadline(): Millis {
-    return this.#oldest === undefined ? NEVER : this.#oldest.lastUsed + this.#idleMs;
+    const { oldest } = this.#clients;
+    return oldest === undefined ? NEVER : oldest.lastUsed + this.#idleMs;
   }
 
   /** Forgets the clients that were idle too long. */
   poll(now: Millis): void {
-    for (let c = this.#oldest; c !== undefined && c.lastUsed + this.#idleMs <= now; c = this.#oldest) {
+    const clients = this.#clients;
+    for (let c = clients.oldest; c !== undefined && c.lastUsed + this.#idleMs <= now; c = clients.oldest) {
       this.stats.clientsIdle++;
-      this.#remove(c);
+      clients.remove(c);
     }
   }
 
@@ -216,65 +238,32 @@ export class UdpPublisher implements DatagramClaimer {
     for (const listener of [...this.#listeners]) this.unpublish(listener);
   }
 
-  #create(listener: PublishedUdp, from: RemoteInfo, now: Millis): Client | undefined {
+  #create(listener: PublishedUdp, from: RemoteInfo, now: Millis): UdpClient | undefined {
     const address = parseAddress(from.address);
     // From port 0, or with a zone (link-local): no answer could go back.
     if (address === undefined || from.port === 0) return undefined;
     const guest = listener.guestOf();
     if (guest === undefined) return undefined;
-    if (this.size >= this.#maxClients && this.#oldest !== undefined) {
+    const clients = this.#clients;
+    if (clients.size >= this.#maxClients && clients.oldest !== undefined) {
       this.stats.clientsEvicted++;
-      this.#remove(this.#oldest);
+      clients.remove(clients.oldest);
     }
-    // Ports come round only after all the others, so that late answers meet nobody else.
-    while (this.#byPort[this.#nextPort] !== undefined) this.#nextPort = (this.#nextPort + 1) % PORTS;
-    const at = this.#nextPort;
-    this.#nextPort = (at + 1) % PORTS;
-    const client = new Client(listener, guest, address, from.address, from.port, FIRST_PORT + at);
-    this.#byPort[at] = client;
-    let ports = listener.clients.get(from.address);
-    if (ports === undefined) {
-      ports = new Map();
-      listener.clients.set(from.address, ports);
-    }
-    ports.set(from.port, client);
-    this.#push(client, now);
-    this.size++;
+    const { mode, guestPort } = listener;
+    const source = this.#seenAs.seenAs(address, mode);
+    const sourcePort = clients.freePort(guest, guestPort, source, mode === 'transparent' ? from.port : 0);
+    if (sourcePort === 0) return undefined;
+    const client = new UdpClient(listener, guest, guestPort, address, from.address, from.port, source, sourcePort);
+    client.header = proxyHeader(mode, 'udp', {
+      remoteAddress: from.address,
+      remotePort: from.port,
+      localAddress: listener.socket.address,
+      localPort: listener.hostPort,
+    });
+    clients.add(client, now);
+    listener.clientsOpened++;
     this.stats.clientsOpened++;
-    if (this.#oldest === client) this.#onDeadlineChanged();
+    if (clients.oldest === client) this.#onDeadlineChanged();
     return client;
-  }
-
-  #touch(client: Client, now: Millis): void {
-    client.lastUsed = now;
-    if (this.#newest === client) return;
-    this.#unlink(client);
-    this.#push(client, now);
-  }
-
-  #push(client: Client, now: Millis): void {
-    client.lastUsed = now;
-    client.older = this.#newest;
-    if (this.#newest === undefined) this.#oldest = client;
-    else this.#newest.newer = client;
-    this.#newest = client;
-  }
-
-  #unlink(client: Client): void {
-    if (client.older === undefined) this.#oldest = client.newer;
-    else client.older.newer = client.newer;
-    if (client.newer === undefined) this.#newest = client.older;
-    else client.newer.older = client.older;
-    client.older = undefined;
-    client.newer = undefined;
-  }
-
-  #remove(client: Client): void {
-    this.#unlink(client);
-    this.#byPort[client.gatewayPort - FIRST_PORT] = undefined;
-    const ports = client.listener.clients.get(client.addressText);
-    ports?.delete(client.port);
-    if (ports?.size === 0) client.listener.clients.delete(client.addressText);
-    this.size--;
   }
 }

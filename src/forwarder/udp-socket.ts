@@ -1,7 +1,7 @@
 // One host UDP socket with what dgram lacks: everything up to the system call happens at once (no name lookup, no deferred
 // bind), failures are values or events and never thrown, sends in flight are bounded and known to the error that they get.
 
-import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
+import { type BindOptions, createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import type { IpAddress } from '../ip/address.ts';
 import { errnoOf } from './errno.ts';
 import type { SendArena } from './send-arena.ts';
@@ -51,17 +51,21 @@ export class UdpSocket {
   #count = 0;
   #open = false;
   #closed = false;
+  /** IPv4 remotes are named as IPv6 ones. */
+  readonly #mapped: boolean;
   #textOf: IpAddress | undefined = undefined;
   #text = '';
   readonly #onSent = (error: Error | null): void => this.#sent(error);
 
-  constructor(owner: UdpSocketOwner, arena: SendArena, family: 4 | 6, reuseAddr: boolean) {
+  /** @param v6Only false: an IPv6 socket that speaks IPv4 too. */
+  constructor(owner: UdpSocketOwner, arena: SendArena, family: 4 | 6, reuseAddr: boolean, v6Only = true) {
+    this.#mapped = family === 6 && !v6Only;
     this.#owner = owner;
     this.#arena = arena;
     this.#socket = createSocket({
       type: family === 4 ? 'udp4' : 'udp6',
       reuseAddr,
-      ipv6Only: family === 6,
+      ipv6Only: family === 6 && v6Only,
       lookup: literal as never,
     });
     this.#socket.on('error', (error) => {
@@ -75,12 +79,21 @@ export class UdpSocket {
 
   /** Binds now. @returns false, with `errno` set, if that failed; the socket is closed then. */
   open(address: string, port: number): boolean {
+    return this.#bind({ address, port, exclusive: true });
+  }
+
+  /** Takes an inherited socket that is bound. @returns false, with `errno` set, if it is none; it stays open then. */
+  openFd(fd: number): boolean {
+    return this.#bind({ fd });
+  }
+
+  #bind(options: BindOptions): boolean {
     let listening = false;
     this.#socket.once('listening', () => {
       listening = true;
     });
     try {
-      this.#socket.bind({ address, port, exclusive: true });
+      this.#socket.bind(options);
     } catch (error) {
       this.errno = errnoOf(error);
     }
@@ -177,7 +190,7 @@ export class UdpSocket {
   #textFor(to: IpAddress): string {
     if (this.#textOf === undefined || !this.#textOf.equals(to)) {
       this.#textOf = to;
-      this.#text = to.toString();
+      this.#text = this.#mapped && to.isV4 ? `::ffff:${to}` : to.toString();
     }
     return this.#text;
   }

@@ -408,8 +408,8 @@ export class Stack
     return this.neighbours.has(guest.v4) ? undefined : false;
   }
 
-  connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis): TcpFlow | undefined {
-    return this.tcp.connect(src, guest, guestPort, now);
+  connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis, srcPort = 0): TcpFlow | undefined {
+    return this.tcp.connect(src, guest, guestPort, now, srcPort);
   }
 
   unreachable(

@@ -1,15 +1,16 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import t from 'tap';
+import { ClientAddresses } from '../../src/forwarder/client-address.ts';
 import { SendArena } from '../../src/forwarder/send-arena.ts';
 import { type PublishedUdp, UdpPublisher } from '../../src/forwarder/udp-publisher.ts';
-import { close, GATEWAY, type Got, GUEST, ip, LOOPBACK, send, tick, World } from './udp-rig.ts';
+import { close, destinations, GATEWAY, type Got, GUEST, ip, LOOPBACK, send, tick, World } from './udp-rig.ts';
 
 /** A publisher and the forwarder that hands it the guest's answers. */
 function published(w: World, options: { maxClients?: number } = {}) {
   const arena = new SendArena();
   const p = new UdpPublisher({
-    gateway: GATEWAY,
+    clients: new ClientAddresses(destinations),
     sender: w.sender,
     clock: { now: () => w.time },
     arena,
@@ -31,7 +32,7 @@ t.test('a published port: each client has its own source port, answers go back t
   const w = new World();
   const { p, f } = published(w);
   t.teardown(() => p.close());
-  const l = p.publish(LOOPBACK, 0, () => GUEST, 53) as PublishedUdp;
+  const l = p.publish(LOOPBACK, 0, () => GUEST, 53, { mode: 'gateway' }) as PublishedUdp;
   const c1 = await client(t);
   const c2 = await client(t);
   c1.send('one', l.hostPort, '127.0.0.1');
@@ -84,7 +85,7 @@ t.test('clients of published ports are capped, the longest unused goes; ports do
   const w = new World();
   const { p } = published(w, { maxClients: 2 });
   t.teardown(() => p.close());
-  const l = p.publish(LOOPBACK, 0, () => GUEST, 9) as PublishedUdp;
+  const l = p.publish(LOOPBACK, 0, () => GUEST, 9, { mode: 'gateway' }) as PublishedUdp;
   const from = new Set<string>();
   for (let i = 0; i < 4; i++) {
     const c = await client(t);

@@ -1,0 +1,135 @@
+// Everything that leads from the host's side to guests, wired: the table of forwards, who opens them, published UDP, and what `--publish` asks
+// for. A part of the network; network.ts gives it what it stands on.
+
+import { randomBytes } from 'node:crypto';
+import type { Clock } from '../base/clock.ts';
+import { ClientAddresses } from '../forwarder/client-address.ts';
+import type { Destinations } from '../forwarder/destination.ts';
+import { ForwardChecker } from '../forwarder/forward-check.ts';
+import { ForwardKinds } from '../forwarder/forward-kinds.ts';
+import type { ForwardStore } from '../forwarder/forward-records.ts';
+import { type Forward, ForwardError, type ForwardSpec } from '../forwarder/forward-spec.ts';
+import { Forwards } from '../forwarder/forwards.ts';
+import type { HostFlowContext } from '../forwarder/host-flow.ts';
+import { HostFlowGroups } from '../forwarder/host-flow-groups.ts';
+import { SendArena } from '../forwarder/send-arena.ts';
+import { type GuestDirectory, TcpPublisherStats } from '../forwarder/stream-forward.ts';
+import { UdpPublisher } from '../forwarder/udp-publisher.ts';
+import { ExitCode } from '../host/exit-code.ts';
+import { OperatorError } from '../host/operator-error.ts';
+import type { DatagramSender, GuestConnector } from '../stack/ports.ts';
+import type { Log } from './log.ts';
+import type { ReadyPort } from './network-api.ts';
+import type { PublishSpec } from './publish-spec.ts';
+
+export interface ForwardingOptions {
+  readonly destinations: Destinations;
+  readonly connector: GuestConnector;
+  readonly sender: DatagramSender;
+  readonly guests: GuestDirectory;
+  /** The context of outgoing TCP flows. */
+  readonly flows: HostFlowContext;
+  readonly clock: Clock;
+  readonly onDeadlineChanged: () => void;
+  readonly udpIdleMs: number;
+  readonly udpMaxClients: number;
+  /** Undefined: forwards of the API do not outlive the process. */
+  readonly store: ForwardStore | undefined;
+  readonly log: Log;
+}
+
+export class Forwarding {
+  readonly forwards: Forwards;
+  /** All flows with host sockets. */
+  readonly flows: HostFlowGroups;
+  readonly tcpStats: TcpPublisherStats = new TcpPublisherStats();
+  readonly udp: UdpPublisher;
+
+  constructor(options: ForwardingOptions) {
+    const { destinations, connector, sender, guests, clock, onDeadlineChanged, log } = options;
+    const clients = new ClientAddresses(destinations);
+    this.flows = new HostFlowGroups(options.flows);
+    this.udp = new UdpPublisher({
+      clients,
+      sender,
+      clock,
+      arena: new SendArena(),
+      onDeadlineChanged,
+      idleMs: options.udpIdleMs,
+      maxClients: options.udpMaxClients,
+    });
+    this.forwards = new Forwards({
+      checker: new ForwardChecker({ destinations, allowBind: [] }),
+      opener: new ForwardKinds({
+        streams: { connector, groups: this.flows, clients, guests, stats: this.tcpStats },
+        datagrams: this.udp,
+        descriptors: new Map(),
+      }),
+      store: options.store,
+      wallClock: Date.now,
+      newId: () => randomBytes(6).toString('hex'),
+      report: (message) => log.warn({ event: 'forward' }, message),
+    });
+    this.forwards.onChange(({ type, forward }) => {
+      const { id, key, bound, spec } = forward;
+      log.info({ event: `forward.${type}`, id, key, bound, owner: spec.owner }, `forward ${type}`);
+    });
+  }
+
+  /** Opens what `--publish` asks for. @throws OperatorError naming the first that cannot be had. */
+  async publish(specs: readonly PublishSpec[]): Promise<ReadyPort[]> {
+    const ready: ReadyPort[] = [];
+    for (const spec of specs) {
+      try {
+        const { forward } = await this.forwards.add(forwardOf(spec), { origin: 'config' });
+        ready.push(...readyPorts(forward));
+      } catch (error) {
+        if (!(error instanceof ForwardError)) throw error;
+        throw new OperatorError(`publish: ${error.message}`, {
+          code: error.code,
+          exitCode: exitCodeOf(error),
+          cause: error,
+        });
+      }
+    }
+    return ready;
+  }
+
+  /** Stops listening and resets what runs. */
+  close(): void {
+    this.forwards.closeAll();
+    this.udp.close();
+  }
+}
+
+function forwardOf(spec: PublishSpec): ForwardSpec {
+  const { protocol, hostAddress, hostPort, guestAddress, guestPort } = spec;
+  return {
+    listen: { kind: protocol, address: hostAddress.toString(), port: hostPort },
+    target: {
+      kind: 'guest',
+      ...(guestAddress === undefined ? {} : { guest: guestAddress.toString() }),
+      port: guestPort,
+    },
+  };
+}
+
+function readyPorts({ spec, bound }: Forward): ReadyPort[] {
+  const { listen, target } = spec;
+  const protocol = listen.kind === 'udp' || (listen.kind === 'fd' && listen.protocol === 'udp') ? 'udp' : 'tcp';
+  const guest = target.kind === 'guest' ? (target.guest ?? '') : '';
+  const port = 'port' in target ? target.port : 0;
+  return bound.map((host, i) => ({ protocol, host, guest: `${guest}:${port + i}` }));
+}
+
+function exitCodeOf(error: ForwardError): ExitCode {
+  switch (error.code) {
+    case 'ERR_FORWARD_SPEC':
+    case 'ERR_BIND_NOT_ALLOWED':
+      return ExitCode.Config;
+    case 'ERR_SOCKET_PATH':
+      return ExitCode.CannotCreate;
+    default:
+      return ExitCode.Unavailable;
+  }
+}
