@@ -17,6 +17,7 @@ import { HostClock, HostTimers } from '../host/host-clock.ts';
 import { HostRandom } from '../host/host-random.ts';
 import { LeaseFile } from '../host/lease-file.ts';
 import { createPacketMemory, type PacketMemory } from '../host/packet-memory.ts';
+import { StateStore } from '../host/state-store.ts';
 import { WakeTimer } from '../host/wake-timer.ts';
 import { IpAddress } from '../ip/address.ts';
 import { CaptureHost } from '../link/capture.ts';
@@ -68,6 +69,7 @@ class Network implements NetworkService {
   readonly #leases: Leases;
   readonly #identities: VpnkitIdentities;
   readonly #leaseFile: LeaseFile | undefined;
+  readonly #state: StateStore;
   readonly #dhcp: DhcpService;
   readonly #ntp: NtpService;
   readonly #dns: DnsService;
@@ -108,6 +110,10 @@ class Network implements NetworkService {
       fixed: config.leases.map((l) => ({ mac: l.mac, address: l.address.v4 })),
       leaseMs: config.leaseTimeMs,
     });
+    this.#state = new StateStore({
+      path: config.stateDir === undefined ? undefined : join(config.stateDir, stateFileName('state', config)),
+      report: (message) => log.warn({ event: 'state.file' }, message),
+    });
     this.#forwarding = new Forwarding({
       destinations,
       connector: { connect: (...args) => this.#stack.connect(...args) },
@@ -118,7 +124,7 @@ class Network implements NetworkService {
       onDeadlineChanged,
       udpIdleMs: config.udpIdleMs,
       udpMaxClients: config.udpMaxFlows,
-      store: undefined,
+      store: this.#state.table('forwards'),
       log: log.child({ part: 'forwards' }),
     });
     this.#udp = new UdpForwarder({
@@ -156,7 +162,7 @@ class Network implements NetworkService {
       config.stateDir === undefined
         ? undefined
         : new LeaseFile({
-            path: join(config.stateDir, leaseFileName(config)),
+            path: join(config.stateDir, stateFileName('leases', config)),
             leases: this.#leases,
             identities: this.#identities,
             clock: this.#clock,
@@ -280,6 +286,8 @@ class Network implements NetworkService {
       this.#listeners.push(listener);
       await listener.listen();
     }
+    // The links are ours now, and so is the state that goes with them.
+    await this.#state.open();
     const publish = await this.#forwarding.publish(config.publish);
     await this.forwards.restore();
     return {
@@ -302,7 +310,7 @@ class Network implements NetworkService {
     this.#dns.close();
     this.#wake.close();
     await Promise.all(this.#listeners.map((l) => l.close()));
-    await Promise.all([this.#capture?.close(), this.#leaseFile?.close()]);
+    await Promise.all([this.#capture?.close(), this.#leaseFile?.close(), this.#state.close()]);
   }
 
   stats(): StatsSource {
@@ -363,14 +371,14 @@ class Network implements NetworkService {
 
 /**
  * One file for each set of links and network: daemons of different launchers share the default state directory, and none may
- * overwrite another's leases. The same command line finds its own again.
+ * overwrite another's state. The same command line finds its own again.
  */
-function leaseFileName(config: Config): string {
+function stateFileName(what: 'leases' | 'state', config: Config): string {
   const links = config.vm.map(({ framing, transport }) =>
     transport.kind === 'listen' ? `${framing}:${resolve(transport.path)}` : `${framing}:${transport.kind}`,
   );
   const identity = JSON.stringify([config.network.toString(), ...links.sort()]);
-  return `leases-${createHash('sha256').update(identity).digest('hex').slice(0, 12)}.json`;
+  return `${what}-${createHash('sha256').update(identity).digest('hex').slice(0, 12)}.json`;
 }
 
 type UdpSender = ConstructorParameters<typeof UdpForwarder>[0]['sender'];
