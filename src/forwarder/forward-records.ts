@@ -39,7 +39,7 @@ export class ForwardRecords {
     try {
       if (lasts(entry))
         this.#store?.set(spec.key, { id, createdAt, ...(chosenPort === 0 ? {} : { chosenPort }), spec });
-      else this.#store?.delete(spec.key);
+      else if (entry.origin !== 'config') this.#store?.delete(spec.key);
     } catch (error) {
       throw new ForwardError(
         'ERR_STATE',
