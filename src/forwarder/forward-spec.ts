@@ -185,8 +185,26 @@ export interface ForwardEvent {
   readonly forward: Forward;
 }
 
-/** HTTP status by code; all of them are public. */
-export const FORWARD_STATUS = {
+/** Codes of what goes wrong with a forward; all of them are public. */
+export type ForwardErrorCode =
+  | 'ERR_FORWARD_SPEC'
+  | 'ERR_FORWARD_EXISTS'
+  | 'ERR_PORT_IN_USE'
+  | 'ERR_PORT_PRIVILEGED'
+  | 'ERR_BIND_NOT_ALLOWED'
+  | 'ERR_ADDRESS_NOT_LOCAL'
+  | 'ERR_LISTEN_FD'
+  | 'ERR_LISTEN_FD_USED'
+  | 'ERR_SOCKET_PATH'
+  | 'ERR_ADDRESS_TAKEN'
+  | 'ERR_FORWARD_LIMIT'
+  | 'ERR_HOST_LIMIT'
+  | 'ERR_STOPPING'
+  | 'ERR_STATE'
+  | 'ERR_FORWARD';
+
+/** HTTP status by code. */
+export const FORWARD_STATUS: Readonly<Record<ForwardErrorCode, number>> = {
   /** A member is wrong; `field` names it. */
   ERR_FORWARD_SPEC: 400,
   /** The key is taken by another forward. */
@@ -217,8 +235,7 @@ export const FORWARD_STATUS = {
   ERR_STATE: 500,
   /** The system refused for another reason. */
   ERR_FORWARD: 500,
-} as const satisfies Record<string, number>;
-export type ForwardErrorCode = keyof typeof FORWARD_STATUS;
+};
 
 /** A forward that cannot be had: what is wrong and what would be right, for the one who asked. */
 export class ForwardError extends Error {
