@@ -4,10 +4,20 @@
 // Each option's value is text, whatever its source, and its schema turns the text into the typed value.
 
 import * as v from 'valibot';
+import type { BindRule } from '../forwarder/forward-check.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
 import { formatV4 } from '../ip/address.ts';
+import {
+  formatBindRule,
+  formatIsolateRule,
+  type IsolateRule,
+  type NamedDescriptor,
+  parseBindRule,
+  parseIsolateRule,
+  parseNamedDescriptor,
+} from './bind-grammar.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
-import { formatPublish, type PublishSpec, parsePublish } from './publish-spec.ts';
+import { formatPublishItem, type PublishItem, parsePublishItem } from './publish-item.ts';
 import {
   type Endpoint,
   type FixedLease,
@@ -46,7 +56,10 @@ export interface OptionValues {
   'resolv-conf': string;
   lease: FixedLease;
   'lease-time': number;
-  publish: readonly PublishSpec[];
+  publish: readonly PublishItem[];
+  'allow-bind': BindRule;
+  'listen-fd': NamedDescriptor;
+  isolate: IsolateRule;
   memory: number;
   'max-flows': number;
   'udp-max-flows': number;
@@ -269,9 +282,34 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     group: 'Published ports',
     placeholder: 'SPEC',
     repeatable: true,
-    parse: parsePublish,
-    format: (specs) => specs.map(formatPublish),
-    help: 'Publishes a port of a VM on the host: [tcp:|udp:]HOSTADDR:HOSTPORT:GUESTADDR:GUESTPORT, or [HOSTADDR:][HOSTPORT:]GUESTPORT[/udp] as docker run -p has it. Without HOSTADDR it is 0.0.0.0, every IPv4 address of the host; without HOSTPORT a free one, told in the readiness line; without GUESTADDR the only VM there is. Ranges of equal length: 8000-8010:80-90. IPv6 in brackets.',
+    parse: parsePublishItem,
+    format: (items) => items.map(formatPublishItem),
+    help: 'Publishes a port of a VM on the host: [tcp:|udp:]HOSTADDR:HOSTPORT:GUESTADDR:GUESTPORT, or [HOSTADDR:][HOSTPORT:]GUESTPORT[/udp] as docker run -p has it. Without HOSTADDR it is 0.0.0.0, every IPv4 address of the host; without HOSTPORT a free one, told in the readiness line; without GUESTADDR the only VM there is. Ranges of equal length: 8000-8010:80-90. IPv6 in brackets. GUESTADDR may be a MAC in brackets or a DHCP host name. Also QEMU hostfwd=... and guestfwd=..., and passt tcp-ports=... and udp-ports=.... ?client=gateway or ?client=proxy-protocol-v2 behind it changes as whom clients appear; see docs/configuration.md.',
+  }),
+  'allow-bind': option({
+    group: 'Published ports',
+    placeholder: 'ADDRESS[/PREFIX]',
+    repeatable: true,
+    parse: parseBindRule,
+    format: formatBindRule,
+    defaultText: 'every address',
+    help: 'Only these addresses of the host, or networks of addresses, may be listened on for published ports. 0.0.0.0 and [::] stand for themselves: they are allowed where they are named, or all is (0.0.0.0/0).',
+  }),
+  'listen-fd': option({
+    group: 'Published ports',
+    placeholder: 'NAME=FD',
+    repeatable: true,
+    parse: parseNamedDescriptor,
+    format: ({ name, fd }) => `${name}=${fd}`,
+    help: 'An inherited socket that is bound already (TCP, UDP or unix), for ports that need a privilege: published as hostfwd=fd:NAME-:GUESTPORT, or by the control API.',
+  }),
+  isolate: option({
+    group: 'VMs',
+    placeholder: 'MAC|URL|all',
+    repeatable: true,
+    parse: parseIsolateRule,
+    format: formatIsolateRule,
+    help: 'VMs that may not reach other VMs, nor be reached by them: the one with this MAC, all of this --vm, or all there are. The gateway, the outside and published ports are open to them as ever.',
   }),
   memory: option({
     group: 'Limits',
@@ -322,7 +360,7 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     parse: orNone(parsePath),
     default: defaultStateDir,
     defaultText: '$STATE_DIRECTORY; /var/lib/isthmus for root; $XDG_STATE_HOME/isthmus or ~/.local/state/isthmus',
-    help: 'Directory for what outlives a restart, the DHCP leases; made if it is missing. none keeps leases in memory only.',
+    help: 'Directory for what outlives a restart: DHCP leases, and forwards and DNS records of the control API; made if it is missing. none keeps all that in memory only.',
   }),
   'pid-file': option({
     group: 'Daemon',

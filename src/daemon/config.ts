@@ -5,10 +5,13 @@
 import { accessSync, constants } from 'node:fs';
 import { resolve } from 'node:path';
 import * as v from 'valibot';
+import type { BindRule } from '../forwarder/forward-check.ts';
+import type { ForwardSpec } from '../forwarder/forward-spec.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import { SOCKET_PATH_MAX_BYTES } from '../host/socket-file.ts';
 import { type Cidr4, formatV4, type IpAddress } from '../ip/address.ts';
+import type { IsolateRule, NamedDescriptor } from './bind-grammar.ts';
 import {
   type DefaultContext,
   envNameOf,
@@ -21,7 +24,8 @@ import {
 import { configError, type GivenValue, type GivenValues, unreadable, type ValueSource } from './given-value.ts';
 import type { LogLevel } from './log.ts';
 import { nearest } from './nearest.ts';
-import { formatPublish, type PublishSpec } from './publish-spec.ts';
+import { formatPublishItem, type PublishItem } from './publish-item.ts';
+import type { PublishSpec } from './publish-spec.ts';
 import { type Endpoint, type FixedLease, formatEndpoint } from './value-grammar.ts';
 import type { VmUrl } from './vm-url.ts';
 
@@ -48,7 +52,14 @@ export interface Config {
   readonly search: readonly string[];
   readonly leases: readonly FixedLease[];
   readonly leaseTimeMs: number;
+  /** Ports of the host for ports of guests, */
   readonly publish: readonly PublishSpec[];
+  /** and every other kind of forward. */
+  readonly forwards: readonly ForwardSpec[];
+  /** Empty: every address may be listened on. */
+  readonly allowBind: readonly BindRule[];
+  readonly listenFds: readonly NamedDescriptor[];
+  readonly isolate: readonly IsolateRule[];
   readonly memoryBytes: number;
   readonly maxFlows: number;
   readonly udpMaxFlows: number;
@@ -199,6 +210,7 @@ function assemble(read: OptionReader, vmOptional: boolean): Config {
   const gateway = read.always('gateway');
   read.gateway = gateway;
   const hostAlias = read.always('host-alias');
+  const publish: readonly PublishItem[] = read.list('publish').flat();
   const config: Config = {
     vm: vm.map((link) => ({ ...link, mtu: mtu ?? (link.framing === 'qemu' ? 65520 : 1500) })),
     network,
@@ -211,7 +223,11 @@ function assemble(read: OptionReader, vmOptional: boolean): Config {
     search: read.list('search'),
     leases: read.list('lease'),
     leaseTimeMs: read.always('lease-time'),
-    publish: read.list('publish').flat(),
+    publish: publish.filter((item) => !('forward' in item)) as PublishSpec[],
+    forwards: publish.flatMap((item) => ('forward' in item ? [item.forward] : [])),
+    allowBind: read.list('allow-bind'),
+    listenFds: read.list('listen-fd'),
+    isolate: read.list('isolate'),
     memoryBytes: read.always('memory'),
     maxFlows: read.always('max-flows'),
     udpMaxFlows: read.always('udp-max-flows'),
@@ -229,6 +245,8 @@ function assemble(read: OptionReader, vmOptional: boolean): Config {
   checkLinks(config, read);
   checkLeases(config, read);
   checkPublish(config, read);
+  checkDescriptors(config, read);
+  checkIsolation(config, read);
   checkFiles(config, read);
   return config;
 }
@@ -299,7 +317,7 @@ function checkPublish({ publish, network, gateway, hostAlias }: Config, read: Op
   const seen = new Map<string, PublishSpec>();
   for (const spec of publish) {
     const { guestAddress: guest } = spec;
-    const text = formatPublish(spec);
+    const text = formatPublishItem(spec);
     if (guest !== undefined) {
       if (!isHostAddress(network, guest))
         read.fail('publish', `"${text}" has a guest outside the network`, hostRange(network));
@@ -311,6 +329,39 @@ function checkPublish({ publish, network, gateway, hostAlias }: Config, read: Op
     const at = `${spec.protocol} ${formatEndpoint(spec.hostAddress, spec.hostPort)}`;
     if (seen.has(at)) read.fail('publish', `${at} is published twice`, 'each host port once');
     seen.set(at, spec);
+  }
+}
+
+/** `--listen-fd`: a name each, a descriptor each, and every name that `--publish` uses is there. */
+function checkDescriptors({ listenFds, forwards, vm, readyFd }: Config, read: OptionReader): void {
+  const names = new Map<string, number>();
+  const holders = new Map<number, string>();
+  for (const { transport } of vm) if (transport.kind === 'fd') holders.set(transport.fd, 'a VM link');
+  if (readyFd !== undefined) holders.set(readyFd, 'ready-fd');
+  for (const { name, fd } of listenFds) {
+    const text = `${name}=${fd}`;
+    if (names.has(name)) read.fail('listen-fd', `the name "${name}" is given twice`, 'each name once');
+    const holder = holders.get(fd);
+    if (holder !== undefined)
+      read.fail('listen-fd', `"${text}" is the descriptor of ${holder}`, 'a descriptor of its own');
+    names.set(name, fd);
+    holders.set(fd, `listen-fd ${name}`);
+  }
+  for (const { listen } of forwards) {
+    if (listen.kind === 'fd' && !names.has(listen.name)) {
+      read.fail('publish', `there is no socket "${listen.name}"`, `--listen-fd ${listen.name}=FD beside it`);
+    }
+  }
+}
+
+function checkIsolation({ isolate, vm }: Config, read: OptionReader): void {
+  for (const rule of isolate) {
+    if (rule.kind !== 'link' || vm.some(({ url }) => url === rule.text)) continue;
+    read.fail(
+      'isolate',
+      `"${rule.text}" is no VM link`,
+      'the URL of a --vm as it is written there, a MAC address, or all',
+    );
   }
 }
 

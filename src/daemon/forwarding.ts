@@ -5,32 +5,36 @@ import { randomBytes } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
 import { ClientAddresses } from '../forwarder/client-address.ts';
 import type { Destinations } from '../forwarder/destination.ts';
-import { ForwardChecker } from '../forwarder/forward-check.ts';
+import { type BindRule, ForwardChecker } from '../forwarder/forward-check.ts';
 import { ForwardKinds } from '../forwarder/forward-kinds.ts';
 import type { ForwardStore } from '../forwarder/forward-records.ts';
 import { type Forward, ForwardError, type ForwardSpec } from '../forwarder/forward-spec.ts';
 import { Forwards } from '../forwarder/forwards.ts';
+import { GuestServices, type ServiceAddresses } from '../forwarder/guest-services.ts';
+import { type GuestDirectory, TcpPublisherStats } from '../forwarder/guest-stream.ts';
 import type { HostFlowContext } from '../forwarder/host-flow.ts';
 import { HostFlowGroups } from '../forwarder/host-flow-groups.ts';
 import { SendArena } from '../forwarder/send-arena.ts';
-import { type GuestDirectory, TcpPublisherStats } from '../forwarder/stream-forward.ts';
 import { UdpPublisher } from '../forwarder/udp-publisher.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import type { DatagramSender, GuestConnector } from '../stack/ports.ts';
+import type { NamedDescriptor } from './bind-grammar.ts';
 import type { Log } from './log.ts';
 import type { ReadyPort } from './network-api.ts';
-import type { PublishSpec } from './publish-spec.ts';
 
 export interface ForwardingOptions {
   readonly destinations: Destinations;
   readonly connector: GuestConnector;
   readonly sender: DatagramSender;
   readonly guests: GuestDirectory;
+  readonly addresses: ServiceAddresses;
   /** The context of outgoing TCP flows. */
   readonly flows: HostFlowContext;
   readonly clock: Clock;
   readonly onDeadlineChanged: () => void;
+  readonly allowBind: readonly BindRule[];
+  readonly listenFds: readonly NamedDescriptor[];
   readonly udpIdleMs: number;
   readonly udpMaxClients: number;
   /** Undefined: forwards of the API do not outlive the process. */
@@ -44,6 +48,8 @@ export class Forwarding {
   readonly flows: HostFlowGroups;
   readonly tcpStats: TcpPublisherStats = new TcpPublisherStats();
   readonly udp: UdpPublisher;
+  /** Guest-facing addresses; asked about each flow that a guest opens. */
+  readonly services: GuestServices;
 
   constructor(options: ForwardingOptions) {
     const { destinations, connector, sender, guests, clock, onDeadlineChanged, log } = options;
@@ -58,12 +64,14 @@ export class Forwarding {
       idleMs: options.udpIdleMs,
       maxClients: options.udpMaxClients,
     });
+    this.services = new GuestServices(this.flows, options.addresses);
     this.forwards = new Forwards({
-      checker: new ForwardChecker({ destinations, allowBind: [] }),
+      checker: new ForwardChecker({ destinations, allowBind: options.allowBind }),
       opener: new ForwardKinds({
         streams: { connector, groups: this.flows, clients, guests, stats: this.tcpStats },
         datagrams: this.udp,
-        descriptors: new Map(),
+        services: this.services,
+        descriptors: new Map(options.listenFds.map(({ name, fd }) => [name, fd])),
       }),
       store: options.store,
       wallClock: Date.now,
@@ -77,11 +85,11 @@ export class Forwarding {
   }
 
   /** Opens what `--publish` asks for. @throws OperatorError naming the first that cannot be had. */
-  async publish(specs: readonly PublishSpec[]): Promise<ReadyPort[]> {
+  async publish(specs: readonly ForwardSpec[]): Promise<ReadyPort[]> {
     const ready: ReadyPort[] = [];
     for (const spec of specs) {
       try {
-        const { forward } = await this.forwards.add(forwardOf(spec), { origin: 'config' });
+        const { forward } = await this.forwards.add(spec, { origin: 'config' });
         ready.push(...readyPorts(forward));
       } catch (error) {
         if (!(error instanceof ForwardError)) throw error;
@@ -100,18 +108,6 @@ export class Forwarding {
     this.forwards.closeAll();
     this.udp.close();
   }
-}
-
-function forwardOf(spec: PublishSpec): ForwardSpec {
-  const { protocol, hostAddress, hostPort, guestAddress, guestPort } = spec;
-  return {
-    listen: { kind: protocol, address: hostAddress.toString(), port: hostPort },
-    target: {
-      kind: 'guest',
-      ...(guestAddress === undefined ? {} : { guest: guestAddress.toString() }),
-      port: guestPort,
-    },
-  };
 }
 
 function readyPorts({ spec, bound }: Forward): ReadyPort[] {

@@ -3,7 +3,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import type { Neighbour } from '../ethernet/neighbours.ts';
-import type { GuestDirectory as Directory } from '../forwarder/stream-forward.ts';
+import type { GuestDirectory as Directory } from '../forwarder/guest-stream.ts';
 import { IpAddress, parseV4 } from '../ip/address.ts';
 import type { Leases } from '../services/leases.ts';
 import type { Stack } from '../stack/stack.ts';

@@ -36,6 +36,14 @@ export interface Health {
   readonly reason?: string;
 }
 
+/** What may be asked and said of isolation while the daemon runs. */
+export interface IsolationControl {
+  /** @param vm number of a VM's connection, or a MAC. @returns false if there is no such connection. */
+  setIsolated(vm: number | string, isolated: boolean): boolean;
+  /** @returns undefined if there is no such connection. */
+  isIsolated(vmId: number): boolean | undefined;
+}
+
 /** The running network: links, stack, services and forwarders, wired. */
 export interface NetworkService {
   /**
@@ -46,6 +54,8 @@ export interface NetworkService {
   /** Resets every flow, closes every socket, writes what must be kept. Done within `deadlineMs`; also right after a failed start. */
   stop(deadlineMs: number): Promise<void>;
   stats(): StatsSource;
+  /** Which VMs reach no other VM. */
+  readonly isolation: IsolationControl;
   /** The table of forwards, complete once `start` has resolved. */
   readonly forwards: Forwards;
   health(): Health;

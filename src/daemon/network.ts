@@ -36,9 +36,11 @@ import { DEFAULT_TCP_LIMITS } from '../tcp/limits.ts';
 import type { Config } from './config.ts';
 import { Forwarding } from './forwarding.ts';
 import { GuestDirectory } from './guest-directory.ts';
+import { Isolation } from './isolation.ts';
 import type { Log } from './log.ts';
 import type { CreateNetwork, Health, NetworkService, ReadyInfo } from './network-api.ts';
 import { networkMetrics } from './network-metrics.ts';
+import { forwardOf } from './publish-item.ts';
 import type { StatsSource } from './stats-source.ts';
 import { formatEndpoint } from './value-grammar.ts';
 
@@ -58,6 +60,7 @@ export const createNetwork: CreateNetwork = (config, log) => new Network(config,
 
 class Network implements NetworkService {
   readonly finished: Promise<void>;
+  readonly isolation: Isolation;
   readonly #config: Config;
   readonly #log: Log;
   readonly #clock = new HostClock();
@@ -88,6 +91,7 @@ class Network implements NetworkService {
 
   constructor(config: Config, log: Log) {
     this.#config = config;
+    this.isolation = new Isolation(config.isolate);
     this.#log = log;
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
@@ -119,14 +123,30 @@ class Network implements NetworkService {
       connector: { connect: (...args) => this.#stack.connect(...args) },
       sender,
       guests: { find: (guest) => new GuestDirectory(this.#stack, this.#leases, this.#clock).find(guest) },
+      addresses: {
+        isOwn: (address) => address.equals(gateway) || (hostAlias?.equals(address) ?? false),
+        claim: ({ v4 }) => {
+          if (!this.#leases.setAside(v4, this.#clock.now())) return false;
+          if (this.#stack.claimAddress(v4)) return true;
+          this.#leases.putBack(v4);
+          return false;
+        },
+        release: ({ v4 }) => {
+          this.#stack.releaseAddress(v4);
+          this.#leases.putBack(v4);
+        },
+      },
       flows: this.#tcp.context,
       clock: this.#clock,
       onDeadlineChanged,
+      allowBind: config.allowBind,
+      listenFds: config.listenFds,
       udpIdleMs: config.udpIdleMs,
       udpMaxClients: config.udpMaxFlows,
       store: this.#state.table('forwards'),
       log: log.child({ part: 'forwards' }),
     });
+    this.#tcp.interceptor = this.#forwarding.services;
     this.#udp = new UdpForwarder({
       destinations,
       sender,
@@ -152,7 +172,8 @@ class Network implements NetworkService {
       {
         onTurnWanted: () => this.#wantTurn(),
         onTurnEnd: () => this.#wake.update(),
-        onVmConnected: () => {},
+        onVmConnected: (port) => this.isolation.onVmConnected(port),
+        onMacLearned: (port, mac, off) => this.isolation.onMacLearned(port, mac, off),
         onVmGone: (port) => this.#onVmGone(port),
         onBug: (error, what) => this.#onBug(error, what),
       },
@@ -288,7 +309,7 @@ class Network implements NetworkService {
     }
     // The links are ours now, and so is the state that goes with them.
     await this.#state.open();
-    const publish = await this.#forwarding.publish(config.publish);
+    const publish = await this.#forwarding.publish([...config.publish.map(forwardOf), ...config.forwards]);
     await this.forwards.restore();
     return {
       vm: config.vm.map((vm) => ({
@@ -341,6 +362,7 @@ class Network implements NetworkService {
 
   #onVmGone(port: VmPort): void {
     this.#dhcp.vmGone(port.id);
+    this.isolation.onVmGone(port);
   }
 
   #onBug(error: unknown, what: string): void {

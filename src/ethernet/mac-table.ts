@@ -60,6 +60,11 @@ export class MacTable {
     this.#seen = new Float64Array(slots);
   }
 
+  /** Changes whenever an address is new on a port. */
+  get changes(): number {
+    return this.learned + this.moved;
+  }
+
   /** The port of an address, or 0. */
   lookup(hi: number, lo: number, now: Millis): number {
     const i = this.#find(hi, lo);

@@ -3,13 +3,18 @@
 
 import type { ForwardOpener, OpenForward } from './forward-opener.ts';
 import { type CheckedForward, ForwardError, type ForwardListen } from './forward-spec.ts';
+import type { GuestServices } from './guest-services.ts';
+import type { GuestStreamsOptions } from './guest-stream.ts';
 import { type HostListener, type ListenerOwner, listenFd, listenTcp, listenUnix } from './host-listener.ts';
-import { type GuestStreams, StreamForward } from './stream-forward.ts';
+import { vsockListenPath } from './hybrid-vsock.ts';
+import { StreamForward } from './stream-forward.ts';
 import { UdpForward } from './udp-forward.ts';
 import type { UdpPublisher } from './udp-publisher.ts';
 
 export interface ForwardKindsOptions {
-  readonly streams: GuestStreams;
+  readonly streams: GuestStreamsOptions;
+  /** What guests connect to inside the network. */
+  readonly services: GuestServices;
   readonly datagrams: UdpPublisher;
   /** `--listen-fd`: descriptors by name. */
   readonly descriptors: ReadonlyMap<string, number>;
@@ -24,11 +29,12 @@ export class ForwardKinds implements ForwardOpener {
   }
 
   async open(spec: CheckedForward): Promise<OpenForward> {
-    const { streams, datagrams } = this.#options;
+    const { streams, datagrams, services } = this.#options;
     const { listen } = spec;
     const protocol = listen.kind === 'fd' ? listen.protocol : listen.kind;
     if (protocol === 'udp')
       return this.#giveBack(listen, () => UdpForward.open(datagrams, streams.guests, spec, this.#descriptorOf(listen)));
+    if (listen.kind === 'guest') return services.open(spec);
     const count = 'count' in listen ? (listen.count ?? 1) : 1;
     return await new StreamForward(streams, spec).open(count, (index, owner) => this.#listen(listen, index, owner));
   }
@@ -41,6 +47,8 @@ export class ForwardKinds implements ForwardOpener {
         return await listenUnix(listen.path, owner);
       case 'fd':
         return await this.#giveBack(listen, () => listenFd(listen.name, this.#descriptorOf(listen)!, owner));
+      case 'vsock':
+        return await listenUnix(vsockListenPath(listen), owner);
       default:
         throw new ForwardError('ERR_FORWARD_SPEC', `listen.kind is ${listen.kind}, which is no listener of streams`);
     }

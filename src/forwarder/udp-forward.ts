@@ -3,8 +3,8 @@
 import { IpAddress, parseAddress } from '../ip/address.ts';
 import type { OpenForward } from './forward-opener.ts';
 import { type CheckedForward, type ForwardCounters, ForwardError, type GuestTarget } from './forward-spec.ts';
+import type { GuestDirectory } from './guest-stream.ts';
 import { bindError, formatAddress } from './host-listener.ts';
-import type { GuestDirectory } from './stream-forward.ts';
 import type { PublishedUdp, UdpPublisher } from './udp-publisher.ts';
 
 export class UdpForward implements OpenForward {

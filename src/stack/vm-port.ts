@@ -40,6 +40,8 @@ export class VmPort implements LinkPort {
   /** Frames wait in the egress for the turn's flush. */
   dirty = false;
   closed = false;
+  /** It reaches no other VM, and none reaches it. */
+  isolated = false;
   /** Connections that the link refused; those that end leave it, so a link that never drains holds no more than there are. */
   readonly blocked: Set<Connection> = new Set();
   readonly icmpLimiter: IcmpRateLimiter = new IcmpRateLimiter();
