@@ -17,7 +17,7 @@ import {
 } from './forward-spec.ts';
 import { hostTarget } from './host-dial.ts';
 import { HostFlow, type HostFlowContext } from './host-flow.ts';
-import type { HostFlowGroups } from './host-flow-groups.ts';
+import { type HostFlowGroups, killFlows } from './host-flow-groups.ts';
 import { formatAddress } from './host-listener.ts';
 
 /** The addresses that the network answers for. */
@@ -78,7 +78,7 @@ class GuestService implements OpenForward {
   }
 
   reset(): void {
-    for (const flow of [...this.context.live]) flow.destroy();
+    killFlows(this.context);
   }
 }
 

@@ -8,7 +8,7 @@ import { CloseReason, type GuestConnector, type TcpFlow } from '../stack/ports.t
 import type { ClientAddresses } from './client-address.ts';
 import type { ClientMode, ForwardCounters, GuestTarget } from './forward-spec.ts';
 import { HostFlow, type HostFlowContext } from './host-flow.ts';
-import type { HostFlowGroups } from './host-flow-groups.ts';
+import { type HostFlowGroups, killFlows } from './host-flow-groups.ts';
 import { proxyHeader } from './proxy-protocol.ts';
 import { drop } from './socket-relay.ts';
 
@@ -118,7 +118,7 @@ export class GuestStreams {
   }
 
   reset(): void {
-    for (const flow of [...this.#context.live]) flow.destroy();
+    killFlows(this.#context);
   }
 }
 

@@ -1,5 +1,6 @@
 // Flows with host sockets, counted apart for each forward and together for the metrics: one group a forward, one for what guests dial.
 
+import { CloseReason } from '../stack/ports.ts';
 import { type HostFlow, type HostFlowContext, HostFlowStats } from './host-flow.ts';
 
 export class HostFlowGroups {
@@ -57,5 +58,13 @@ export class HostFlowGroups {
     for (const group of this.#open) n += group.stats[name];
     for (const group of this.#ending) n += group.stats[name];
     return n;
+  }
+}
+
+/** Resets both sides of every flow of a group. */
+export function killFlows({ live, clock }: HostFlowContext): void {
+  for (const flow of [...live]) {
+    flow.flow.abort(CloseReason.Killed, clock.now());
+    flow.destroy();
   }
 }

@@ -1,0 +1,515 @@
+// Every kind of forward over a whole network with embedded guests and real sockets of the host: where bytes go, whom the guest sees, and what
+// is said when a forward cannot be had.
+
+import { createHash } from 'node:crypto';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type ListenOptions, type NetConnectOpts, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import type { ClientMode, Forward, ForwardError, ForwardSpec } from '../../src/forwarder/forward-spec.ts';
+import { codeOf, GATEWAY, HOST, Rig, readAll } from '../guest/rig.ts';
+import { FakeHypervisor } from '../helpers/hybrid-vsock.ts';
+
+/** A directory whose paths are short enough for sockets. */
+function shortDir(t: Test): string {
+  const dir = mkdtempSync(join(tmpdir(), 'isth-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+/** Sends `body`, ends, and reads all. Rejects with the error's code. */
+function exchange(to: NetConnectOpts, body: Buffer | string): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ ...to, allowHalfOpen: true });
+    const chunks: Buffer[] = [];
+    socket.on('data', (chunk: Buffer) => chunks.push(chunk));
+    socket.on('error', reject);
+    socket.on('end', () => resolve(Buffer.concat(chunks)));
+    socket.on('close', () => reject(Object.assign(new Error('closed'), { code: 'CLOSED' })));
+    socket.end(body);
+  });
+}
+
+async function listen(t: Test, at: ListenOptions, onClient: (socket: Socket) => void): Promise<Server> {
+  const open = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    open.add(socket);
+    socket.on('error', () => {});
+    socket.on('close', () => open.delete(socket));
+    onClient(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(at, resolve));
+  t.teardown(() => {
+    for (const socket of open) socket.destroy();
+    return new Promise((resolve) => server.close(resolve));
+  });
+  return server;
+}
+
+const echo = (socket: Socket): void => void socket.pipe(socket);
+
+async function add(rig: Rig, spec: ForwardSpec): Promise<Forward> {
+  return (await rig.network.forwards.add(spec)).forward;
+}
+
+async function refusal(rig: Rig, spec: ForwardSpec): Promise<ForwardError> {
+  try {
+    await rig.network.forwards.add(spec);
+  } catch (error) {
+    return error as ForwardError;
+  }
+  throw new Error('it was to be refused');
+}
+
+const at = (forward: Forward, index = 0): { host: string; port: number } => {
+  const bound = forward.bound[index]!;
+  const colon = bound.lastIndexOf(':');
+  return { host: bound.slice(0, colon).replace(/[[\]]/g, ''), port: Number(bound.slice(colon + 1)) };
+};
+
+const loopback = (port: number, more: object = {}): ForwardSpec['listen'] =>
+  ({ kind: 'tcp', address: '127.0.0.1', port, ...more }) as ForwardSpec['listen'];
+
+const BIG = Buffer.alloc(3_000_001, 'all kinds ');
+const hash = (body: Buffer): string => createHash('sha256').update(body).digest('hex');
+
+t.test('a unix socket to a port of a guest: private, both ways, half-close, and gone when withdrawn', async (t) => {
+  const rig = await Rig.start(t);
+  const path = join(shortDir(t), 'web.sock');
+  const forward = await add(rig, { listen: { kind: 'unix', path }, target: { kind: 'guest', port: 80 } });
+  t.same(forward.bound, [path]);
+  t.equal(statSync(path).mode & 0o777, 0o600);
+  t.not(await codeOf(exchange({ path }, 'x')), '', 'no VM');
+  const guest = await rig.guest();
+  guest.listen(80, (socket) => {
+    t.equal(socket.remoteAddress, HOST, 'as local as one can be: the host alias');
+    socket.pipe(socket);
+  });
+  t.equal(hash(await exchange({ path }, BIG)), hash(BIG));
+  const early = await refusal(rig, { key: 'b', listen: { kind: 'unix', path }, target: { kind: 'guest', port: 81 } });
+  t.match(early, { code: 'ERR_PORT_IN_USE', holder: { id: forward.id } });
+  await rig.until(() => rig.network.forwards.get(forward.id)!.counters.active === 0, 'closed');
+  t.match(rig.network.forwards.get(forward.id)!.counters, {
+    connections: 2,
+    refused: 1,
+    bytesToTarget: BIG.length,
+    bytesToClient: BIG.length,
+  });
+  t.equal(await rig.network.forwards.remove(forward.id), true);
+  t.throws(() => statSync(path), { code: 'ENOENT' });
+  t.equal(rig.drops('TcpNoFlow'), 0);
+});
+
+t.test('a port to a guest: named by address, MAC, host name, or the only one', async (t) => {
+  const rig = await Rig.start(t);
+  const [a, b] = [await rig.guest({ hostName: 'alpha' }), await rig.guest({ hostName: 'beta' })];
+  for (const guest of [a, b]) guest.listen(80, (socket) => socket.end(guest.address));
+  for (const [named, guest] of [
+    [a.address!, a],
+    [b.mac.toUpperCase(), b],
+    ['Alpha', a],
+    ['beta', b],
+  ] as const) {
+    const forward = await add(rig, { listen: loopback(0), target: { kind: 'guest', guest: named, port: 80 } });
+    t.equal(String(await exchange(at(forward), '')), guest.address, named);
+  }
+  const only = await add(rig, { listen: loopback(0), target: { kind: 'guest', port: 80 } });
+  t.equal(await codeOf(exchange(at(only), '')), 'ECONNRESET', 'of two there is no only one');
+  const nobody = await add(rig, { listen: loopback(0), target: { kind: 'guest', guest: 'gamma', port: 80 } });
+  t.equal(await codeOf(exchange(at(nobody), '')), 'ECONNRESET', 'nobody has that name yet');
+  const c = await rig.guest({ hostName: 'gamma' });
+  c.listen(80, (socket) => socket.end('here'));
+  t.equal(String(await exchange(at(nobody), '')), 'here');
+  await b.close();
+  await c.close();
+  await rig.until(() => rig.metric('vms') === 1, 'one left');
+  t.equal(String(await exchange(at(only), '')), a.address);
+});
+
+t.test('ranges: each port to its own, all or none', async (t) => {
+  const rig = await Rig.start(t);
+  const guest = await rig.guest();
+  for (let i = 0; i < 3; i++) guest.listen(8000 + i, (socket) => socket.end(`port ${8000 + i}`));
+  // Three free ports in a row, by trial.
+  let forward: Forward | undefined;
+  for (let first = 42_000; forward === undefined; first += 7) {
+    const spec = { listen: loopback(first, { count: 3 }), target: { kind: 'guest', port: 8000 } } as const;
+    forward = await add(rig, spec).catch(() => undefined);
+  }
+  t.equal(forward.bound.length, 3);
+  for (let i = 0; i < 3; i++) t.equal(String(await exchange(at(forward, i), '')), `port ${8000 + i}`);
+  const { port } = at(forward);
+  await rig.network.forwards.remove(forward.id);
+  const middle = await listen(t, { host: '127.0.0.1', port: port + 1 }, () => {});
+  const spec = { listen: loopback(port, { count: 3 }), target: { kind: 'guest', port: 8000 } } as const;
+  t.match(await refusal(rig, spec), { code: 'ERR_PORT_IN_USE', holder: undefined, message: `127.0.0.1:${port + 1}` });
+  const free = await listen(t, { host: '127.0.0.1', port }, () => {});
+  t.ok(free.listening && middle.listening, 'the first port of the range was let go again');
+});
+
+t.test('what the host refuses: which address, and the remedy', async (t) => {
+  const rig = await Rig.start(t, [
+    '--allow-bind',
+    '127.0.0.0/8',
+    '--allow-bind',
+    '0.0.0.0',
+    '--allow-bind',
+    '203.0.113.0/24',
+  ]);
+  const target = { kind: 'guest', port: 80 } as const;
+  const other = await listen(t, { host: '127.0.0.1', port: 0 }, () => {});
+  const { port } = other.address() as { port: number };
+  const wide = await refusal(rig, { listen: { kind: 'tcp', address: '0.0.0.0', port }, target });
+  t.match(wide, { code: 'ERR_PORT_IN_USE', status: 409, key: `tcp:0.0.0.0:${port}` });
+  t.match(
+    wide.message,
+    new RegExp(`tcp 0\\.0\\.0\\.0:${port} cannot be bound: another program holds 127\\.0\\.0\\.1:${port}`),
+  );
+  const udp = createSocket('udp4');
+  udp.bind(0, '127.0.0.1');
+  await once(udp, 'listening');
+  t.teardown(() => udp.close());
+  const taken = await refusal(rig, { listen: { kind: 'udp', address: '127.0.0.1', port: udp.address().port }, target });
+  t.match(taken, { code: 'ERR_PORT_IN_USE', message: `another program holds 127.0.0.1:${udp.address().port}` });
+  t.match(await refusal(rig, { listen: { kind: 'tcp', address: '203.0.113.7', port: 0 }, target }), {
+    code: 'ERR_ADDRESS_NOT_LOCAL',
+    status: 400,
+    message: 'no interface of this host has the address 203.0.113.7',
+  });
+  for (const address of ['10.0.0.1', '::', '::1', '128.0.0.1']) {
+    t.match(await refusal(rig, { listen: { kind: 'tcp', address, port: 0 }, target }), {
+      code: 'ERR_BIND_NOT_ALLOWED',
+      status: 403,
+      message: '--allow-bind',
+    });
+  }
+  const dir = shortDir(t);
+  writeFileSync(join(dir, 'file'), '');
+  for (const [path, words] of [
+    [join(dir, 'none', 'x.sock'), /there is no directory/],
+    [join(dir, 'file'), /is a regular file/],
+    [`/${'x'.repeat(120)}`, /121 bytes/],
+    ['relative.sock', /give an absolute path/],
+  ] as const) {
+    const error = await refusal(rig, { listen: { kind: 'unix', path }, target });
+    t.match(error.message, words);
+    t.equal(error.status, 400);
+  }
+  const held = join(dir, 'held.sock');
+  await listen(t, { path: held }, () => {});
+  t.match(await refusal(rig, { listen: { kind: 'unix', path: held }, target }), {
+    code: 'ERR_PORT_IN_USE',
+    status: 409,
+  });
+  t.equal(rig.network.forwards.size, 0);
+});
+
+t.test('bound exactly: an address is that address, [::] is IPv6 alone unless told', async (t) => {
+  const rig = await Rig.start(t);
+  const guest = await rig.guest();
+  guest.listen(80, (socket) => socket.end(socket.remoteAddress));
+  const target = { kind: 'guest', port: 80 } as const;
+  const one = at(await add(rig, { listen: { kind: 'tcp', address: '127.0.0.5', port: 0 }, target }));
+  t.equal(String(await exchange(one, '')), HOST);
+  t.equal(await codeOf(exchange({ host: '127.0.0.1', port: one.port }, '')), 'ECONNREFUSED');
+  const six = await rig.network.forwards
+    .add({ listen: { kind: 'tcp', address: '::', port: 0 }, target })
+    .catch(() => undefined);
+  if (six === undefined) {
+    t.comment('this host has no IPv6');
+    return;
+  }
+  const { port } = at(six.forward);
+  t.equal(String(await exchange({ host: '::1', port }, '')), HOST, "::1 is the host's loopback too");
+  t.equal(await codeOf(exchange({ host: '127.0.0.1', port }, '')), 'ECONNREFUSED');
+  const both = at(await add(rig, { listen: { kind: 'tcp', address: '::', port: 0, v6Only: false }, target }));
+  t.equal(String(await exchange({ host: '127.0.0.1', port: both.port }, '')), HOST);
+  t.equal(String(await exchange({ host: '::1', port: both.port }, '')), HOST);
+  const datagrams = at(
+    await add(rig, {
+      listen: { kind: 'udp', address: '::', port: 0, v6Only: false },
+      target: { kind: 'guest', port: 53 },
+    }),
+  );
+  const served = guest.udp(53);
+  served.onMessage = (data, from) => served.send(Buffer.concat([Buffer.from('re: '), data]), from.address, from.port);
+  for (const [type, host] of [
+    ['udp4', '127.0.0.1'],
+    ['udp6', '::1'],
+  ] as const) {
+    const client = createSocket(type);
+    client.send('who', datagrams.port, host);
+    t.equal(String((await once(client, 'message'))[0]), 're: who', host);
+    client.close();
+  }
+});
+
+t.test('as whom clients appear: PROXY headers, the gateway', async (t) => {
+  const rig = await Rig.start(t);
+  const guest = await rig.guest();
+  const seen: string[] = [];
+  guest.listen(80, (socket) => {
+    seen.push(socket.remoteAddress);
+    socket.pipe(socket);
+  });
+  const make = (client: ClientMode): Promise<Forward> =>
+    add(rig, { listen: loopback(0), target: { kind: 'guest', port: 80 }, client });
+  const ask = async (forward: Forward): Promise<{ answer: Buffer; own: number }> => {
+    const socket = connect(at(forward));
+    await once(socket, 'connect');
+    const own = socket.localPort!;
+    socket.end('GET /');
+    const chunks: Buffer[] = [];
+    for await (const chunk of socket) chunks.push(chunk as Buffer);
+    return { answer: Buffer.concat(chunks), own };
+  };
+  const v1 = await make('proxy-protocol-v1');
+  const one = await ask(v1);
+  t.equal(one.answer.toString(), `PROXY TCP4 127.0.0.1 127.0.0.1 ${one.own} ${at(v1).port}\r\nGET /`);
+  const v2 = await make('proxy-protocol-v2');
+  const two = await ask(v2);
+  const header = two.answer.subarray(0, 28);
+  t.equal(header.toString('latin1', 0, 12), '\r\n\r\n\0\r\nQUIT\n');
+  t.same([...header.subarray(12, 16)], [0x21, 0x11, 0, 12]);
+  t.same([...header.subarray(16, 24)], [127, 0, 0, 1, 127, 0, 0, 1]);
+  t.same([header.readUInt16BE(24), header.readUInt16BE(26)], [two.own, at(v2).port]);
+  t.equal(two.answer.toString('latin1', 28), 'GET /');
+  const gateway = await make('gateway');
+  t.equal((await ask(gateway)).answer.toString(), 'GET /');
+  t.same(seen, [GATEWAY, GATEWAY, GATEWAY]);
+
+  const path = join(shortDir(t), 'p.sock');
+  const local = { listen: { kind: 'unix', path }, target: { kind: 'guest', port: 80 } } as const;
+  const { id } = await add(rig, { ...local, client: 'proxy-protocol-v1' });
+  t.equal(String(await exchange({ path }, 'x')), 'PROXY UNKNOWN\r\nx');
+  await rig.network.forwards.remove(id);
+  await add(rig, { ...local, client: 'proxy-protocol-v2' });
+  t.same([...(await exchange({ path }, 'x')).subarray(12)], [0x20, 0, 0, 0, 0x78]);
+
+  const socket = guest.udp(53);
+  const datagrams: Buffer[] = [];
+  socket.onMessage = (data, from) => {
+    datagrams.push(Buffer.from(data));
+    socket.send(Buffer.from('answer'), from.address, from.port);
+  };
+  const forward = await add(rig, {
+    listen: { kind: 'udp', address: '127.0.0.1', port: 0 },
+    target: { kind: 'guest', port: 53 },
+    client: 'proxy-protocol-v2',
+  });
+  const client = createSocket('udp4');
+  for (const body of ['first', 'second']) {
+    client.send(body, at(forward).port, '127.0.0.1');
+    t.equal(String((await once(client, 'message'))[0]), 'answer');
+    const got = datagrams.shift()!;
+    t.same([...got.subarray(12, 16)], [0x21, 0x12, 0, 12], 'before each datagram');
+    t.same([got.readUInt16BE(24), got.readUInt16BE(26)], [client.address().port, at(forward).port]);
+    t.equal(got.toString('latin1', 28), body);
+  }
+  client.close();
+});
+
+t.test('to a vsock port: Firecracker and cloud-hypervisor', async (t) => {
+  const rig = await Rig.start(t);
+  const path = join(shortDir(t), 'vsock');
+  const vm = await FakeHypervisor.firecracker(t, path);
+  vm.services.set(1024, (socket) => {
+    // A guest that speaks at once: its first bytes come right behind the answer.
+    socket.write('hello ');
+    socket.pipe(socket);
+  });
+  const forward = await add(rig, { listen: loopback(0), target: { kind: 'vsock', path, port: 1024 } });
+  t.equal(String(await exchange(at(forward), 'x')), 'hello x');
+  t.same(vm.said, ['CONNECT 1024']);
+  const answer = await exchange(at(forward), BIG);
+  t.equal(hash(answer.subarray(6)), hash(BIG));
+  const closed = await add(rig, { listen: loopback(0), target: { kind: 'vsock', path, port: 7 } });
+  t.equal(await codeOf(exchange(at(closed), 'x')), 'ECONNRESET', 'nobody listens in the guest');
+  vm.answer = (socket) => socket.end('ERROR no\n');
+  t.equal(await codeOf(exchange(at(forward), 'x')), 'ECONNRESET', 'not what a vsock says');
+  vm.answer = (socket) => socket.write('x'.repeat(5000));
+  t.equal(await codeOf(exchange(at(forward), 'x')), 'ECONNRESET', 'an answer without end');
+  vm.answer = undefined;
+  const none = await add(rig, { listen: loopback(0), target: { kind: 'vsock', path: `${path}2`, port: 7 } });
+  t.equal(await codeOf(exchange(at(none), 'x')), 'ECONNRESET', 'the VM is not there');
+  const proxied = await add(rig, {
+    listen: loopback(0),
+    target: { kind: 'vsock', path, port: 1024 },
+    client: 'proxy-protocol-v1',
+  });
+  t.match(String(await exchange(at(proxied), 'x')), /^hello PROXY TCP4 127\.0\.0\.1 127\.0\.0\.1 \d+ \d+\r\nx$/);
+
+  const unix = join(shortDir(t), 'u.sock');
+  await add(rig, { listen: { kind: 'unix', path: unix }, target: { kind: 'vsock', path, port: 1024 } });
+  t.equal(String(await exchange({ path: unix }, 'y')), 'hello y', 'from a unix socket');
+
+  vm.services.set(5, (socket) => socket.once('data', () => socket.destroy()));
+  const cut = await add(rig, { listen: loopback(0), target: { kind: 'vsock', path, port: 5 } });
+  const client = connect(at(cut));
+  client.on('error', () => {});
+  client.write('x');
+  await once(client, 'close');
+  t.pass('a guest that goes takes its client along');
+  await rig.until(
+    () => rig.network.forwards.list().every((f) => f.counters.active === 0) && vm.sockets.size === 0,
+    'nothing is left',
+  );
+  t.match(rig.network.forwards.get(forward.id)!.counters, { connections: 4, refused: 2 });
+  t.equal(rig.network.forwards.get(forward.id)!.counters.bytesToTarget >= BIG.length, true);
+});
+
+t.test('to a vsock port: HyperKit', async (t) => {
+  const rig = await Rig.start(t);
+  const path = shortDir(t);
+  const vm = await FakeHypervisor.hyperkit(t, path, 3);
+  vm.services.set(0xf3a5, echo);
+  const target = { kind: 'vsock', path, port: 0xf3a5, style: 'hyperkit' } as const;
+  const forward = await add(rig, { listen: loopback(0), target });
+  t.equal(hash(await exchange(at(forward), BIG)), hash(BIG));
+  t.same(vm.said, ['00000003.0000f3a5']);
+  await add(rig, { key: 'other', listen: loopback(0), target: { ...target, cid: 77 } }).then((f) =>
+    exchange(at(f), '').catch(() => {}),
+  );
+  t.equal(vm.said[1], '0000004d.0000f3a5');
+});
+
+t.test(
+  'from guests: a port of the gateway, of the host alias and of an address that no VM has, to sockets of the host',
+  async (t) => {
+    const rig = await Rig.start(t);
+    const dir = shortDir(t);
+    const path = join(dir, 'engine.sock');
+    await listen(t, { path }, echo);
+    const tcp = await listen(t, { host: '127.0.0.1', port: 0 }, echo);
+    const { port } = tcp.address() as { port: number };
+    const guest = await rig.guest();
+    const gateway = await add(rig, {
+      listen: { kind: 'guest', address: GATEWAY, port: 2375 },
+      target: { kind: 'unix', path },
+    });
+    t.same(gateway.bound, [`${GATEWAY}:2375`]);
+    const ask = async (address: string, to: number, body: Buffer | string = 'hi'): Promise<Buffer> => {
+      const socket = await guest.connect(address, to);
+      socket.end(body);
+      return readAll(socket);
+    };
+    t.equal(hash(await ask(GATEWAY, 2375, BIG)), hash(BIG));
+    await add(rig, { listen: { kind: 'guest', address: HOST, port: 9 }, target: { kind: 'unix', path } });
+    t.equal(String(await ask(HOST, 9)), 'hi', 'the host alias: this port of it is not the loopback');
+
+    const virtual = '192.168.65.200';
+    const a = await add(rig, {
+      listen: { kind: 'guest', address: virtual, port: 80, count: 2 },
+      target: { kind: 'tcp', address: '127.0.0.1', port },
+    });
+    t.equal(hash(await ask(virtual, 80, BIG)), hash(BIG));
+    t.equal(await codeOf(guest.connect(virtual, 82)), 'ECONNREFUSED', 'no such port of it');
+    const b = await add(rig, {
+      listen: { kind: 'guest', address: virtual, port: 443 },
+      target: { kind: 'unix', path: join(dir, 'none') },
+    });
+    t.equal(await codeOf(guest.connect(virtual, 443)), 'ECONNREFUSED', 'nobody listens on the host');
+    t.match(rig.network.forwards.get(b.id)?.counters, { connections: 1, refused: 1 });
+
+    const busy = await guest.connect(virtual, 80);
+    t.equal(await rig.network.forwards.remove(a.id), true);
+    t.equal(await codeOf(guest.connect(virtual, 80)), 'ECONNREFUSED', 'withdrawn, and the address still serves 443');
+    busy.end('still here');
+    t.equal(String(await readAll(busy)), 'still here', 'what runs goes on');
+    await rig.network.forwards.remove(b.id);
+    t.equal(await codeOf(guest.connect(virtual, 80)), 'EHOSTUNREACH', 'nobody has the address any more');
+    await rig.until(() => rig.metric('tcp_flows') === 0 && rig.metric('tcp_host_sockets') === 0, 'nothing is left');
+  },
+);
+
+t.test('a guest-facing address is nobody else’s: not a VM’s, and no VM gets it', async (t) => {
+  const rig = await Rig.start(t, ['--lease', '52:54:00:00:00:77=192.168.65.77']);
+  const target = { kind: 'tcp', address: '127.0.0.1', port: 1 } as const;
+  const make = (address: string, port = 80): ForwardSpec => ({ listen: { kind: 'guest', address, port }, target });
+  const first = await add(rig, make('192.168.65.3'));
+  const guest = await rig.guest();
+  t.equal(guest.address, '192.168.65.4', 'the pool goes round it');
+  t.match(await refusal(rig, make(guest.address!)), { code: 'ERR_ADDRESS_TAKEN', status: 409 });
+  t.match(await refusal(rig, make('192.168.65.77')), { code: 'ERR_ADDRESS_TAKEN' }, 'one that a VM is to have');
+  const squatter = await rig.plug();
+  squatter.configure({ address: '192.168.65.3', prefix: 24, router: GATEWAY });
+  await t.rejects(squatter.ping(GATEWAY, { timeoutMs: 200 }), 'a VM that takes it is not heard');
+  t.ok(rig.drops('Ip4Martian') + rig.drops('ArpMalformed') > 0);
+  t.match(await refusal(rig, make(GATEWAY, 53)), { code: 'ERR_PORT_IN_USE', message: 'DNS server' });
+  for (const address of ['10.0.0.1', '192.168.65.0', '192.168.65.255', '127.0.0.1', '::1', '224.0.0.1'])
+    t.match(await refusal(rig, make(address)), { code: 'ERR_FORWARD_SPEC', field: 'listen.address' }, address);
+  const held = await refusal(rig, { ...make('192.168.65.3'), key: 'again' });
+  t.equal(held.holder?.id, first.id);
+  await rig.network.forwards.remove(first.id);
+  t.equal((await rig.guest()).address, '192.168.65.3', 'and it is free again');
+});
+
+t.test('from guests by vsock: listeners where the hypervisor will look, to sockets of the host', async (t) => {
+  const rig = await Rig.start(t);
+  const dir = shortDir(t);
+  const path = join(dir, 'agent.sock');
+  await listen(t, { path }, echo);
+  const tcp = await listen(t, { host: '127.0.0.1', port: 0 }, echo);
+  const { port } = tcp.address() as { port: number };
+  const firecracker = await add(rig, {
+    listen: { kind: 'vsock', path: join(dir, 'v'), port: 52 },
+    target: { kind: 'unix', path },
+  });
+  t.same(firecracker.bound, [join(dir, 'v_52')]);
+  t.equal(hash(await exchange({ path: join(dir, 'v_52') }, BIG)), hash(BIG));
+  mkdirSync(join(dir, 'hk'));
+  const hyperkit = await add(rig, {
+    listen: { kind: 'vsock', path: join(dir, 'hk'), port: 2376, style: 'hyperkit' },
+    target: { kind: 'tcp', address: '127.0.0.1', port },
+  });
+  const bound = join(dir, 'hk', '00000002.00000948');
+  t.same(hyperkit.bound, [bound]);
+  t.equal(hash(await exchange({ path: bound }, BIG)), hash(BIG));
+  const dead = await add(rig, {
+    listen: { kind: 'vsock', path: join(dir, 'v'), port: 53 },
+    target: { kind: 'unix', path: join(dir, 'none') },
+  });
+  t.not(await codeOf(exchange({ path: join(dir, 'v_53') }, 'x')), '', 'nobody there: the guest hears it');
+  t.match(rig.network.forwards.get(dead.id)?.counters, { connections: 1, refused: 1, active: 0 });
+});
+
+t.test(
+  'withdrawing while 100 connections run: they finish; with close they end; the port is free at once',
+  async (t) => {
+    const rig = await Rig.start(t);
+    const guest = await rig.guest();
+    guest.listen(80, (socket) => {
+      socket.on('error', () => {});
+      socket.pipe(socket);
+    });
+    for (const close of [false, true]) {
+      const forward = await add(rig, { key: 'k', listen: loopback(0), target: { kind: 'guest', port: 80 } });
+      const clients = Array.from({ length: 100 }, () => connect(at(forward)));
+      const errors: string[] = [];
+      for (const client of clients) {
+        client.on('error', (error: NodeJS.ErrnoException) => errors.push(error.code!));
+        client.write('a');
+      }
+      await Promise.all(clients.map((client) => once(client, 'data')));
+      t.equal(rig.network.forwards.get(forward.id)!.counters.active, 100);
+      await rig.network.forwards.remove(forward.id, { close });
+      t.equal(await codeOf(exchange(at(forward), 'x')), 'ECONNREFUSED', 'the listener has gone');
+      const again = await listen(t, at(forward), () => {});
+      t.ok(again.listening, 'and somebody else may have the port');
+      if (close) {
+        await Promise.all(clients.map((client) => client.closed || once(client, 'close')));
+        t.same(new Set(errors), new Set(['ECONNRESET']));
+        t.equal(errors.length, 100);
+      } else {
+        for (const client of clients) client.end('b');
+        const rest = await Promise.all(clients.map(async (client) => String((await once(client, 'data'))[0])));
+        t.ok(rest.every((text) => text === 'b'));
+        t.same(errors, []);
+      }
+      await rig.until(() => rig.metric('tcp_flows') === 0 && rig.metric('tcp_host_sockets') === 0, 'nothing is left');
+    }
+  },
+);
