@@ -2,9 +2,10 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import t from 'tap';
 import { ClientAddresses } from '../../src/forwarder/client-address.ts';
+import { Destinations } from '../../src/forwarder/destination.ts';
 import { SendArena } from '../../src/forwarder/send-arena.ts';
 import { type PublishedUdp, UdpPublisher } from '../../src/forwarder/udp-publisher.ts';
-import { close, destinations, GATEWAY, type Got, GUEST, ip, LOOPBACK, send, tick, World } from './udp-rig.ts';
+import { close, destinations, GATEWAY, type Got, GUEST, ip, LOOPBACK, meta, send, tick, World } from './udp-rig.ts';
 
 /** A publisher and the forwarder that hands it the guest's answers. */
 function published(w: World, options: { maxClients?: number } = {}) {
@@ -98,4 +99,67 @@ t.test('clients of published ports are capped, the longest unused goes; ports do
   (await client(t)).send('x', l.hostPort, '127.0.0.1');
   while (p.stats.toGuestDropped === 0) await tick();
   t.pass('a guest that is not there is counted');
+});
+
+t.test('a transparent client: its own address and port, answers go back to it, nobody else’s do', async (t) => {
+  const w = new World();
+  const { p, f } = published(w);
+  t.teardown(() => p.close());
+  const one = p.publish(LOOPBACK, 0, () => GUEST, 53) as PublishedUdp;
+  const two = p.publish(LOOPBACK, 0, () => GUEST, 53) as PublishedUdp;
+  const remote = (port: number) => ({ address: '198.51.100.7', port, family: 'IPv4' as const, size: 1 });
+  const datagram = Buffer.from('q');
+  p.onClientDatagram(one, datagram, remote(4000));
+  t.match(await w.next(), { from: '198.51.100.7:4000', to: `${GUEST}:53` });
+  // The same client over another published port of the same guest port: as itself it could not be told apart.
+  p.onClientDatagram(two, datagram, remote(4000));
+  const second = await w.next();
+  t.match(second.from, /^198\.51\.100\.7:(49|5|6)\d{3,4}$/);
+  t.not(second.from, '198.51.100.7:4000');
+  p.onClientDatagram(one, datagram, remote(4001));
+  t.match(await w.next(), { from: '198.51.100.7:4001' });
+  t.equal(p.size, 3);
+
+  const away = ip('198.51.100.7');
+  t.ok(send(f, w, 53, away, 4000, 'answer'), 'claimed: it is not relayed as if the guest had begun');
+  t.equal(f.size, 0, 'no flow of the guest was opened');
+  t.equal(p.stats.datagramsToHost, 1);
+  t.ok(send(f, w, 53, away, 9999, 'its own'), 'to another port of that address: the guest’s own datagram');
+  t.equal(f.size, 1);
+  t.ok(send(f, w, 54, away, 4000, 'from another port'), 'from another port: its own, too');
+  t.equal(p.stats.datagramsToHost, 1);
+  t.same([one.size, one.clientsOpened, two.size], [2, 2, 1]);
+  t.equal(one.bytesToHost, 'answer'.length);
+
+  for (const [address, seen] of [
+    ['192.168.65.9', `${GATEWAY}`],
+    ['169.254.1.1', `${GATEWAY}`],
+    ['0.1.2.3', `${GATEWAY}`],
+    ['2001:db8::1', `${GATEWAY}`],
+    ['127.0.0.9', '192.168.65.254'],
+    ['::ffff:203.0.113.9', '203.0.113.9'],
+    ['::ffff:127.0.0.1', '192.168.65.254'],
+    ['::1', '192.168.65.254'],
+  ]) {
+    p.onClientDatagram(one, datagram, { address: address!, port: 7, family: 'IPv4', size: 1 });
+    t.equal((await w.next()).from.replace(/:\d+$/, ''), seen, `from ${address}`);
+  }
+  p.onClientDatagram(one, datagram, { address: 'fe80::1%eth0', port: 7, family: 'IPv6', size: 1 });
+  p.onClientDatagram(one, datagram, remote(0));
+  t.equal(one.refused, 2, 'no answer could go back: dropped and counted');
+  one.close();
+  two.close();
+  t.notOk(p.claim({ ...meta(53, away, 4000) }, datagram, 0, 1, 0), 'withdrawn: its clients are forgotten');
+  f.close();
+});
+
+t.test('as whom clients are seen, without a host alias', (t) => {
+  const none = new ClientAddresses(new Destinations({ ...destinations, hostAlias: undefined }));
+  t.equal(`${none.seenAs(LOOPBACK, 'transparent')}`, `${GATEWAY}`);
+  t.equal(`${none.seenAs(undefined, 'transparent')}`, `${GATEWAY}`);
+  t.equal(`${none.seenAs(ip('::1'), 'transparent')}`, `${GATEWAY}`);
+  t.equal(`${none.seenAs(ip('198.51.100.7'), 'transparent')}`, '198.51.100.7');
+  for (const mode of ['gateway', 'proxy-protocol-v1', 'proxy-protocol-v2'] as const)
+    t.equal(`${none.seenAs(ip('198.51.100.7'), mode)}`, `${GATEWAY}`, mode);
+  t.end();
 });
