@@ -52,6 +52,7 @@ export class LeaseFile {
       things: 'leases',
       text: () => this.#text(),
       delayMs: options.delayMs,
+      eager: true,
       report: options.report,
     });
   }
@@ -72,7 +73,7 @@ export class LeaseFile {
     this.#options.leases.onChange = () => this.changed();
   }
 
-  /** Something is worth storing: it will be, within a quarter of a second or so. */
+  /** Something is worth storing: it will be, at once after a pause, else within a quarter of a second or so. */
   changed(): void {
     this.#file.changed();
   }

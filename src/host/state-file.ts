@@ -19,6 +19,8 @@ export interface StateFileOptions {
   readonly onWritten?: () => void;
   /** From a change to the write that stores it and what follows; 250 ms if not given. */
   readonly delayMs?: number | undefined;
+  /** The first change after a pause is written at once, for nothing else keeps it over a crash. */
+  readonly eager?: boolean;
   /** One line about something that went wrong; the daemon goes on. */
   readonly report: (message: string) => void;
 }
@@ -41,6 +43,7 @@ export class StateFile {
   /** True when a file that we could not read lies at the path and could not be moved: nothing is written over it. */
   #blocked = false;
   #lastFailure = '';
+  #writtenAt = Number.NEGATIVE_INFINITY;
   /** Successful and failed writes. */
   writes = 0;
   writeFailures = 0;
@@ -98,7 +101,8 @@ export class StateFile {
   changed(): void {
     this.#dirty = true;
     if (this.#closed || this.#timer !== undefined || this.#writing !== undefined) return;
-    this.#arm(this.#options.delayMs ?? DELAY_MS);
+    const { eager = false, delayMs = DELAY_MS } = this.#options;
+    this.#arm(eager && performance.now() - this.#writtenAt > delayMs ? 0 : delayMs);
   }
 
   /** Writes what is not yet written, and stops. Never rejects. */
@@ -115,6 +119,7 @@ export class StateFile {
       this.#timer = undefined;
       this.#writing = this.#write().finally(() => {
         this.#writing = undefined;
+        this.#writtenAt = performance.now();
         if (this.#dirty && !this.#closed) {
           this.#arm(this.#lastFailure === '' ? (this.#options.delayMs ?? DELAY_MS) : RETRY_MS);
         }
