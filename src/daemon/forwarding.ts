@@ -2,6 +2,7 @@
 // for. A part of the network; network.ts gives it what it stands on.
 
 import { randomBytes } from 'node:crypto';
+import { fstatSync } from 'node:fs';
 import type { Clock } from '../base/clock.ts';
 import { ClientAddresses } from '../forwarder/client-address.ts';
 import type { Destinations } from '../forwarder/destination.ts';
@@ -50,9 +51,11 @@ export class Forwarding {
   readonly udp: UdpPublisher;
   /** Guest-facing addresses; asked about each flow that a guest opens. */
   readonly services: GuestServices;
+  readonly #listenFds: readonly NamedDescriptor[];
 
   constructor(options: ForwardingOptions) {
     const { destinations, connector, sender, guests, clock, onDeadlineChanged, log } = options;
+    this.#listenFds = options.listenFds;
     const clients = new ClientAddresses(destinations);
     this.flows = new HostFlowGroups(options.flows);
     this.udp = new UdpPublisher({
@@ -82,6 +85,23 @@ export class Forwarding {
       const { id, key, bound, spec } = forward;
       log.info({ event: `forward.${type}`, id, key, bound, owner: spec.owner }, `forward ${type}`);
     });
+  }
+
+  /** Before anything of ours is opened, whose descriptor could be mistaken for one. @throws OperatorError */
+  checkDescriptors(): void {
+    for (const { name, fd } of this.#listenFds) {
+      let wrong: string | undefined;
+      try {
+        if (!fstatSync(fd).isSocket()) wrong = `descriptor ${fd} is no socket`;
+      } catch {
+        wrong = `descriptor ${fd} is not open`;
+      }
+      if (wrong === undefined) continue;
+      throw new OperatorError(`listen-fd: ${name}=${fd}: ${wrong}; pass a bound socket`, {
+        code: 'ERR_LISTEN_FD',
+        exitCode: ExitCode.Config,
+      });
+    }
   }
 
   /** Opens what `--publish` asks for. @throws OperatorError naming the first that cannot be had. */

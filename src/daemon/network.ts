@@ -70,6 +70,7 @@ class Network implements NetworkService {
   readonly #wake: WakeTimer;
   readonly #stack: Stack;
   readonly #leases: Leases;
+  readonly #guests: GuestDirectory;
   readonly #identities: VpnkitIdentities;
   readonly #leaseFile: LeaseFile | undefined;
   readonly #state: StateStore;
@@ -122,7 +123,7 @@ class Network implements NetworkService {
       destinations,
       connector: { connect: (...args) => this.#stack.connect(...args) },
       sender,
-      guests: { find: (guest) => new GuestDirectory(this.#stack, this.#leases, this.#clock).find(guest) },
+      guests: { find: (guest) => this.#guests.find(guest) },
       addresses: {
         isOwn: (address) => address.equals(gateway) || (hostAlias?.equals(address) ?? false),
         claim: ({ v4 }) => {
@@ -178,6 +179,7 @@ class Network implements NetworkService {
         onBug: (error, what) => this.#onBug(error, what),
       },
     );
+    this.#guests = new GuestDirectory(this.#stack, this.#leases, this.#clock);
     this.#identities = new VpnkitIdentities(this.#leases, this.#random);
     this.#leaseFile =
       config.stateDir === undefined
@@ -271,6 +273,7 @@ class Network implements NetworkService {
 
   async start(): Promise<ReadyInfo> {
     const { config } = { config: this.#config };
+    this.#forwarding.checkDescriptors();
     this.#leaseFile?.load();
     this.#dns.start();
     const links = this.#log.child({ part: 'link' });

@@ -1,8 +1,19 @@
 // Forwards and the process: what comes back after kill -9, sockets that are handed in, ports that need a privilege.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -97,6 +108,11 @@ function directory(t: Test): string {
   const dir = mkdtempSync(join(tmpdir(), 'isth-'));
   t.teardown(() => rmSync(dir, { recursive: true, force: true }));
   return dir;
+}
+
+/** Where dgram keeps its handle. */
+function stateSymbol(socket: object): symbol {
+  return Object.getOwnPropertySymbols(socket).find((s) => String(s).includes('state symbol'))!;
 }
 
 const tcp = (port: number, more: object = {}): ForwardSpec => ({
@@ -229,30 +245,54 @@ t.test('an inherited socket stands for a port that needs a privilege', async (t)
   await once(held, 'listening');
   const { port } = held.address() as { port: number };
   const { fd } = (held as unknown as { _handle: { fd: number } })._handle;
+  const udp = createSocket('udp4');
+  udp.bind(0, '127.0.0.1');
+  await once(udp, 'listening');
+  const udpPort = udp.address().port;
+  const udpFd = (udp as unknown as { [kState: symbol]: { handle: { fd: number } } })[stateSymbol(udp)]!.handle.fd;
   const child = await NetworkChild.start(
     t,
     dir,
-    { 'listen-fd': ['web=4', 'none=29'], publish: ['hostfwd=fd:web-:80'] },
-    { fds: [fd] },
+    { 'listen-fd': ['web=4', 'dns=5'], publish: ['hostfwd=fd:web-:80', 'hostfwd=fd:dns/udp-:53'] },
+    { fds: [fd, udpFd] },
   );
   held.close();
-  const [forward] = await child.list();
+  udp.close();
+  const [forward, datagrams] = await child.list();
+  t.match(datagrams, { key: 'fd:dns', bound: [`127.0.0.1:${udpPort}`], state: 'listening' });
   t.match(forward, { key: 'fd:web', bound: [`127.0.0.1:${port}`], origin: 'config', state: 'listening' });
   const guest = await EmbeddedGuest.connect({ path: join(dir, 'vm.sock') });
   t.teardown(() => guest.close());
   await guest.dhcp();
   guest.listen(80, (socket) => void socket.on('error', () => {}).end(`seen as ${socket.remoteAddress}`));
   t.equal(await read(port), 'seen as 192.168.65.254');
+  const served = guest.udp(53);
+  served.onMessage = (data, from) => served.send(Buffer.concat([Buffer.from('re: '), data]), from.address, from.port);
+  const client = createSocket('udp4');
+  client.send('who', udpPort, '127.0.0.1');
+  t.equal(String((await once(client, 'message'))[0]), 're: who', 'a UDP one too');
+  client.close();
   const fdSpec = (name: string): ForwardSpec => ({
     key: `k-${name}`,
     listen: { kind: 'fd', name, protocol: 'tcp' },
     target: { kind: 'guest', port: 80 },
   });
   await t.rejects(child.add(fdSpec('web')), { code: 'ERR_PORT_IN_USE' });
-  await t.rejects(child.add(fdSpec('none')), { code: 'ERR_LISTEN_FD', message: /not a bound stream socket|EBADF/ });
+  await t.rejects(child.add(fdSpec('none')), { code: 'ERR_LISTEN_FD', message: /no --listen-fd none=FD/ });
+  await t.rejects(child.add({ ...fdSpec('dns'), key: 'other' }), { code: 'ERR_PORT_IN_USE' });
   await child.call('remove', forward!.id);
   await t.rejects(read(port), { code: 'ECONNREFUSED' }, 'the listener is gone with its forward');
   await t.rejects(child.add(fdSpec('web')), { code: 'ERR_LISTEN_FD_USED' });
+
+  const file = openSync(PROGRAM, 'r');
+  t.teardown(() => closeSync(file));
+  for (const [listenFd, words] of [
+    ['web=900', /web=900: descriptor 900 is not open; pass a bound socket/],
+    ['web=4', /web=4: descriptor 4 is no socket/],
+  ] as const) {
+    const options = { 'listen-fd': [listenFd] };
+    await t.rejects(NetworkChild.start(t, directory(t), options, { fds: [file] }), words);
+  }
 });
 
 const unprivileged = Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'));
