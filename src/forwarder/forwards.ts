@@ -420,10 +420,9 @@ export class Forwards {
       if (record === undefined || this.#byId.has(record.id)) throw new Error('its record is malformed');
       spec = checker.check(record.spec, wallClock());
     } catch (error) {
-      // What is over needs no word.
-      if ((error as ForwardError).field !== 'lease.until')
-        report(`forward ${key} is not restored: ${messageOf(error)}`);
-      this.#records.drop(key);
+      // What is over needs no word. The rest stays stored: another start may have the options that it fits.
+      if ((error as ForwardError).field === 'lease.until') this.#records.drop(key);
+      else report(`forward ${key} is not restored: ${messageOf(error)}`);
       return;
     }
     const there = this.#byKey.get(key);

@@ -3,11 +3,11 @@
 
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { statSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
-import type { ClientMode, Forward } from '../../src/forwarder/forward-spec.ts';
+import type { ClientMode, Forward, ForwardError } from '../../src/forwarder/forward-spec.ts';
 import { codeOf, GATEWAY, HOST, Rig } from '../guest/rig.ts';
 import { add, at, BIG, exchange, hash, listen, loopback, refusal, shortDir } from './forward-rig.ts';
 
@@ -282,5 +282,66 @@ t.test(
       }
       await rig.until(() => rig.metric('tcp_flows') === 0 && rig.metric('tcp_host_sockets') === 0, 'nothing is left');
     }
+  },
+);
+
+/** Ports of 127.0.0.1 from `first` on that the kernel listens on, by its own list. */
+function listening(first: number, count: number): number[] {
+  const found: number[] = [];
+  for (const line of readFileSync('/proc/net/tcp', 'utf8').split('\n')) {
+    const m = /^\s*\d+: 0100007F:([0-9A-F]{4}) \S+ 0A /.exec(line);
+    const port = Number.parseInt(m?.[1] ?? '0', 16);
+    if (port >= first && port < first + count) found.push(port);
+  }
+  return found.sort();
+}
+
+const linux = process.platform === 'linux' ? false : "needs Linux's list of sockets";
+t.test(
+  '200 clients on overlapping keys and ports, real sockets: no listener is left over',
+  { skip: linux },
+  async (t) => {
+    const rig = await Rig.start(t);
+    const { forwards } = rig.network;
+    // Ports that nobody else has: below the range that the kernel chooses from.
+    let first = 20_000;
+    while (listening(first, 8).length > 0) first += 8;
+    let seed = 7;
+    const random = (n: number): number => {
+      seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0;
+      return (seed >>> 8) % n;
+    };
+    const client = async (): Promise<void> => {
+      for (let i = 0; i < 10; i++) {
+        const key = `k${random(6)}`;
+        const spec = { key, listen: loopback(first + random(8)), target: { kind: 'guest', port: 80 } } as const;
+        try {
+          switch (random(4)) {
+            case 0: {
+              const id = forwards.list({ key })[0]?.id;
+              if (id !== undefined) await forwards.remove(id, { close: random(2) === 0 });
+              break;
+            }
+            case 1:
+              await forwards.add(spec, { replace: true });
+              break;
+            case 2:
+              if (random(10) === 0) await forwards.replace([spec], undefined);
+              break;
+            default:
+              await forwards.add(spec);
+          }
+        } catch (error) {
+          t.match((error as ForwardError).code, /^ERR_(FORWARD_EXISTS|PORT_IN_USE)$/);
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: 200 }, client));
+    const table = forwards.list();
+    t.ok(table.every((f) => f.state === 'listening'));
+    t.equal(new Set(table.map((f) => f.key)).size, table.length);
+    t.same(listening(first, 8), table.map((f) => at(f).port).sort(), "the kernel's list and ours are the same");
+    for (const { id } of table) await forwards.remove(id);
+    t.same(listening(first, 8), []);
   },
 );

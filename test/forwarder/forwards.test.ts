@@ -340,7 +340,11 @@ t.test(
     t.match(b.forwards.list()[2], { bound: [], error: { code: 'ERR_PORT_IN_USE' } });
     t.match(b.reports.join('\n'), /3 of the state file gives way/);
     t.equal(b.reports.filter((m) => /bad|worse|port is not restored/.test(m)).length, 3);
-    t.same([...b.stored.keys()].sort(), ['tcp:127.0.0.1:1', 'tcp:127.0.0.1:4'], 'what failed is not forgotten');
+    t.same(
+      [...b.stored.keys()].sort(),
+      ['bad', 'port', 'tcp:127.0.0.1:1', 'tcp:127.0.0.1:4', 'worse'],
+      'what failed is not forgotten, and what could not be read is not destroyed',
+    );
 
     t.equal((await failure(b.forwards.add(tcp(4, { key: 'x' })))).holder?.key, 'tcp:127.0.0.1:4');
     const up = new Promise<void>((resolve) => b.forwards.onChange((e) => e.type === 'up' && resolve()));
