@@ -201,6 +201,14 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     defaultText: '65520 on qemu links, 1500 on vpnkit links',
     help: 'Largest IP packet of a VM, 576 to 65520, told to it by DHCP and by the vpnkit handshake. Nothing above 1500 is sent to a VM that has not shown that it takes it.',
   }),
+  isolate: option({
+    group: 'VMs',
+    placeholder: 'MAC|URL|all',
+    repeatable: true,
+    parse: parseIsolateRule,
+    format: formatIsolateRule,
+    help: 'VMs that may not reach other VMs, nor be reached by them: the one with this MAC, all of this --vm, or all there are. The gateway, the outside and published ports are open to them as ever.',
+  }),
   network: option({
     group: 'Network',
     placeholder: 'CIDR',
@@ -302,14 +310,6 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     parse: parseNamedDescriptor,
     format: ({ name, fd }) => `${name}=${fd}`,
     help: 'An inherited socket that is bound already (TCP, UDP or unix), for ports that need a privilege: published as hostfwd=fd:NAME-:GUESTPORT, or by the control API.',
-  }),
-  isolate: option({
-    group: 'VMs',
-    placeholder: 'MAC|URL|all',
-    repeatable: true,
-    parse: parseIsolateRule,
-    format: formatIsolateRule,
-    help: 'VMs that may not reach other VMs, nor be reached by them: the one with this MAC, all of this --vm, or all there are. The gateway, the outside and published ports are open to them as ever.',
   }),
   memory: option({
     group: 'Limits',

@@ -75,12 +75,11 @@ export async function listenUnix(path: string, owner: ListenerOwner): Promise<Ho
   const server = makeServer();
   let file: SocketFile;
   try {
-    file = await listenOnSocketFile(server, path, 'listen.path:');
+    file = await listenOnSocketFile(server, path, 'listen.path');
   } catch (error) {
     if (!(error instanceof OperatorError)) throw error;
-    const message = error.message.replace(/^listen\.path:: /, '');
-    if (error.code !== 'ERR_SOCKET_IN_USE') throw new ForwardError('ERR_SOCKET_PATH', message, { cause: error });
-    throw new ForwardError('ERR_PORT_IN_USE', message, { cause: error });
+    const code = error.code === 'ERR_SOCKET_IN_USE' ? 'ERR_PORT_IN_USE' : 'ERR_SOCKET_PATH';
+    throw new ForwardError(code, error.message, { field: 'listen.path', cause: error });
   }
   serve(server, owner, true);
   return {

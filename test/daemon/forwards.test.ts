@@ -171,6 +171,25 @@ t.test('kill -9: every forward that lasts is back before readiness is told, and 
   t.same((await third.list()).map(essence), made.map(essence), 'after a clean end too');
 });
 
+t.test('kill -9 right after a lease was given: it is back, with its name', async (t) => {
+  const dir = directory(t);
+  const first = await NetworkChild.start(t, dir);
+  const guest = await EmbeddedGuest.connect({ path: join(dir, 'vm.sock'), hostName: 'keeper' });
+  t.teardown(() => guest.close());
+  const { address } = await guest.dhcp();
+  const leases = (): boolean => readdirSync(join(dir, 'state')).some((name) => /^leases-[0-9a-f]+\.json$/.test(name));
+  const given = performance.now();
+  while (!leases()) await delay(1);
+  t.comment(`on the disk ${(performance.now() - given).toFixed(0)} ms after the guest had it`);
+  await first.kill();
+  const second = await NetworkChild.start(t, dir);
+  const other = await EmbeddedGuest.connect({ path: join(dir, 'vm.sock') });
+  t.teardown(() => other.close());
+  t.not((await other.dhcp()).address, address, 'nobody else gets it');
+  t.ok(JSON.stringify(await other.resolve('keeper')).includes(address), 'and DNS knows its name');
+  t.same(await second.list(), []);
+});
+
 t.test('killed at any moment of many changes: what was answered is so', async (t) => {
   const dir = directory(t);
   const answered = new Map<string, boolean>();
