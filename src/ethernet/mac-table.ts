@@ -128,6 +128,14 @@ export class MacTable {
     return this.#perPort.get(port) ?? 0;
   }
 
+  /** Addresses of a port as two numbers each, high 16 and low 32 bits; for status. */
+  addressesOf(port: number): { readonly hi: number; readonly lo: number }[] {
+    const found: { readonly hi: number; readonly lo: number }[] = [];
+    for (let i = 0; i <= this.#mask; i++)
+      if (this.#port[i] === port) found.push({ hi: this.#hi[i]!, lo: this.#lo[i]! });
+    return found;
+  }
+
   #hasRoom(port: number, extra: number, now: Millis): boolean {
     if (this.#roomNow(port, extra)) return true;
     // At most one sweep a second, whatever a guest sends.

@@ -142,14 +142,15 @@ export class Forwards {
     });
   }
 
-  /** Stops listening everywhere and resets every connection; the store keeps what it has. The daemon ends. */
-  closeAll(): void {
+  /** Stops listening everywhere and, unless the daemon drains first, resets every connection; the store keeps what it has. */
+  closeAll(reset = true): void {
     this.#closed = true;
     clearTimeout(this.#timer);
     for (const { open } of this.#byId.values()) {
       open?.close();
-      open?.reset();
+      if (reset) open?.reset();
     }
+    if (!reset) return;
     for (const open of this.#leaving) open.reset();
     this.#leaving.clear();
   }

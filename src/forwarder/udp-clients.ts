@@ -23,6 +23,8 @@ export class UdpClient {
   readonly sourcePort: number;
   /** Goes in front of each of its datagrams (PROXY protocol). */
   header: Uint8Array | undefined = undefined;
+  bytesToHost = 0;
+  bytesToGuest = 0;
   lastUsed: Millis = 0;
   older: UdpClient | undefined = undefined;
   newer: UdpClient | undefined = undefined;

@@ -168,6 +168,11 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
     }
   }
 
+  /** Ends one flow: its sockets are closed, and the guest's next datagram makes a new one. */
+  end(flow: UdpFlow): void {
+    this.#remove(flow);
+  }
+
   /** Ends every flow; further datagrams are ignored. */
   close(): void {
     this.#closed = true;

@@ -172,6 +172,16 @@ export class UdpPublisher implements DatagramClaimer {
     for (const ports of [...listener.clients.values()]) for (const c of [...ports.values()]) this.#clients.remove(c);
   }
 
+  /** The clients, for status. */
+  *list(): IterableIterator<UdpClient> {
+    for (let c = this.#clients.oldest; c !== undefined; c = c.newer) yield c;
+  }
+
+  /** Forgets a client; its next datagram makes a new one. */
+  end(client: UdpClient): void {
+    this.#clients.remove(client);
+  }
+
   claim(meta: DatagramMeta, buf: Uint8Array, off: number, len: number, now: Millis): boolean {
     if (this.#clients.size === 0) return false;
     // Only the guest's published port may answer the client: another guest's datagram is a stray.
@@ -183,6 +193,7 @@ export class UdpPublisher implements DatagramClaimer {
       this.stats.datagramsToHost++;
       this.stats.bytesToHost += len;
       listener.bytesToHost += len;
+      client.bytesToHost += len;
     } else this.stats.toHostDropped++;
     return true;
   }
@@ -210,6 +221,7 @@ export class UdpPublisher implements DatagramClaimer {
       this.stats.datagramsToGuest++;
       this.stats.bytesToGuest += msg.length;
       listener.bytesToGuest += msg.length;
+      client.bytesToGuest += msg.length;
     } else {
       this.stats.toGuestDropped++;
       listener.refused++;

@@ -266,6 +266,15 @@ export class Leases {
     return this.#byKey.get(macText)?.address;
   }
 
+  /** Forgets a record that nobody uses: its address is free for others. */
+  forget(address: number, now: Millis): 'removed' | 'unknown' | 'in-use' {
+    const lease = this.#byAddress.get(address);
+    if (lease === undefined) return 'unknown';
+    if (lease.fixed || lease.active(now)) return 'in-use';
+    this.#remove(lease);
+    return 'removed';
+  }
+
   /** Every record, for status. */
   values(): IterableIterator<Lease> {
     return this.#byKey.values();
