@@ -7,6 +7,7 @@ import * as v from 'valibot';
 import type { BindRule } from '../forwarder/forward-check.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
 import { formatV4 } from '../ip/address.ts';
+import { type ApiSpec, formatApi, formatGuestApi, type GuestApiSpec, parseApi, parseGuestApi } from './api-spec.ts';
 import {
   formatBindRule,
   formatIsolateRule,
@@ -65,6 +66,10 @@ export interface OptionValues {
   'udp-max-flows': number;
   'udp-idle': number;
   control: string;
+  'control-tcp': Endpoint;
+  'control-token-file': string;
+  api: ApiSpec;
+  'guest-api': GuestApiSpec;
   metrics: Endpoint;
   'state-dir': string;
   'pid-file': string;
@@ -82,6 +87,7 @@ export type OptionGroup =
   | 'Names and addresses'
   | 'Published ports'
   | 'Limits'
+  | 'Control'
   | 'Daemon'
   | 'Finding faults';
 
@@ -342,10 +348,39 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     help: 'How long a UDP flow without traffic is kept. RFC 4787 asks for two minutes at least.',
   }),
   control: option({
-    group: 'Daemon',
+    group: 'Control',
     placeholder: 'PATH',
     parse: parsePath,
-    help: 'Unix socket of the control API (/healthz, /metrics), mode 0600.',
+    help: 'Unix socket of the control API (/v1, /healthz, /metrics), mode 0600. isthmus publish, ports, vms and the other commands find it by the same option or variable.',
+  }),
+  'control-tcp': option({
+    group: 'Control',
+    placeholder: 'ADDRESS:PORT',
+    parse: parseLoopbackEndpoint,
+    format: (at) => formatEndpoint(at.address, at.port),
+    help: 'Serves the control API on this TCP port too, for who has the token of --control-token-file or ISTHMUS_CONTROL_TOKEN. Loopback addresses only. Port 0 for any free one.',
+  }),
+  'control-token-file': option({
+    group: 'Control',
+    placeholder: 'FILE',
+    parse: parsePath,
+    help: 'File whose first line is the bearer token of --control-tcp, 16 characters or more. In place of it the variable ISTHMUS_CONTROL_TOKEN may hold the token.',
+  }),
+  api: option({
+    group: 'Control',
+    placeholder: 'NAME:PATH',
+    repeatable: true,
+    parse: parseApi,
+    format: formatApi,
+    help: "Speaks another program's control protocol on a unix socket, mode 0600, on the same forwards: gvproxy (HTTP API of gvisor-tap-vsock), slirp4netns (its JSON API socket), vpnkit (HTTP API of vpnkit-forwarder).",
+  }),
+  'guest-api': option({
+    group: 'Control',
+    placeholder: 'gvproxy[:token=SECRET|allow=CIDR]',
+    parse: parseGuestApi,
+    format: formatGuestApi,
+    defaultText: 'off',
+    help: "Lets guests publish ports of theirs by gvproxy's API at port 80 of the gateway: all guests, those that send the token as a bearer token, or those in the networks of allow=CIDR,CIDR; both with ';' between.",
   }),
   metrics: option({
     group: 'Daemon',

@@ -11,6 +11,7 @@ import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import { SOCKET_PATH_MAX_BYTES } from '../host/socket-file.ts';
 import { type Cidr4, formatV4, type IpAddress } from '../ip/address.ts';
+import type { ApiSpec, GuestApiSpec } from './api-spec.ts';
 import type { IsolateRule, NamedDescriptor } from './bind-grammar.ts';
 import {
   type DefaultContext,
@@ -21,6 +22,7 @@ import {
   type OptionName,
   type OptionValues,
 } from './config-schema.ts';
+import { controlToken, TOKEN_VARIABLE } from './control-token.ts';
 import { configError, type GivenValue, type GivenValues, unreadable, type ValueSource } from './given-value.ts';
 import type { LogLevel } from './log.ts';
 import { nearest } from './nearest.ts';
@@ -65,6 +67,10 @@ export interface Config {
   readonly udpMaxFlows: number;
   readonly udpIdleMs: number;
   readonly control: string | undefined;
+  readonly controlTcp: { readonly at: Endpoint; readonly token: string } | undefined;
+  readonly apis: readonly ApiSpec[];
+  /** undefined: guests cannot publish. */
+  readonly guestApi: GuestApiSpec | undefined;
   readonly metrics: Endpoint | undefined;
   /** undefined: nothing outlives the process. */
   readonly stateDir: string | undefined;
@@ -105,7 +111,7 @@ export async function loadConfig(input: ConfigInput): Promise<LoadedConfig> {
   const file = input.flags.get('config') ?? fromEnv.get('config');
   const fromFile = file === undefined ? undefined : (await import('./config-file.ts')).readConfigFile(file);
   const reader = new OptionReader([input.flags, fromEnv, fromFile ?? new Map()], { env: input.env, uid: input.uid });
-  const config = deepFreeze(assemble(reader, input.vmOptional ?? false));
+  const config = deepFreeze(assemble(reader, input.vmOptional ?? false, input.env));
   return { config, entries: reader.entries(), warnings };
 }
 
@@ -115,7 +121,7 @@ function readEnvironment(env: ConfigInput['env']): { given: Map<OptionName, Give
   const given = new Map<OptionName, GivenValue>();
   const warnings: string[] = [];
   for (const [variable, text] of Object.entries(env)) {
-    if (!variable.startsWith('ISTHMUS_') || text === undefined || text === '') continue;
+    if (!variable.startsWith('ISTHMUS_') || variable === TOKEN_VARIABLE || text === undefined || text === '') continue;
     const name = byVariable.get(variable);
     if (name === undefined) {
       const near = nearest(variable, byVariable.keys());
@@ -195,7 +201,7 @@ class OptionReader {
   }
 }
 
-function assemble(read: OptionReader, vmOptional: boolean): Config {
+function assemble(read: OptionReader, vmOptional: boolean, env: ConfigInput['env']): Config {
   read.one('config');
   const vm = read.list('vm');
   if (vm.length === 0 && !vmOptional) {
@@ -233,6 +239,9 @@ function assemble(read: OptionReader, vmOptional: boolean): Config {
     udpMaxFlows: read.always('udp-max-flows'),
     udpIdleMs: read.always('udp-idle'),
     control: read.one('control'),
+    controlTcp: controlTcp(read, env),
+    apis: read.list('api'),
+    guestApi: read.one('guest-api'),
     metrics: read.one('metrics'),
     stateDir: unlessNone(read.one('state-dir')),
     pidFile: read.one('pid-file'),
@@ -249,6 +258,16 @@ function assemble(read: OptionReader, vmOptional: boolean): Config {
   checkIsolation(config, read);
   checkFiles(config, read);
   return config;
+}
+
+function controlTcp(read: OptionReader, env: ConfigInput['env']): Config['controlTcp'] {
+  const file = read.one('control-token-file');
+  const at = read.one('control-tcp');
+  if (at === undefined) {
+    if (file !== undefined) read.fail('control-token-file', 'there is no --control-tcp to use it', 'both or neither');
+    return undefined;
+  }
+  return { at, token: controlToken(read.source('control-tcp'), file, read.source('control-token-file'), env) };
 }
 
 function unlessNone(value: string | undefined): string | undefined {
@@ -278,7 +297,7 @@ function checkAddresses({ network, gateway, hostAlias }: Config, read: OptionRea
   if (hostAlias.equals(gateway)) read.fail('host-alias', `"${hostAlias}" is the gateway's address`, expected);
 }
 
-function checkLinks({ vm, readyFd, control }: Config, read: OptionReader): void {
+function checkLinks({ vm, readyFd, control, apis }: Config, read: OptionReader): void {
   const seen = new Map<string, string>();
   for (const { url, transport: t } of vm) {
     const key = t.kind === 'listen' ? resolve(t.path) : t.kind === 'fd' ? `fd:${t.fd}` : 'stdio';
@@ -288,12 +307,21 @@ function checkLinks({ vm, readyFd, control }: Config, read: OptionReader): void 
   if (readyFd !== undefined && seen.has(`fd:${readyFd}`)) {
     read.fail('ready-fd', `"${readyFd}" is the descriptor of a VM link`, 'a descriptor of its own');
   }
-  if (control === undefined) return;
-  const bytes = Buffer.byteLength(control);
-  if (bytes > SOCKET_PATH_MAX_BYTES) {
-    read.fail('control', `the path has ${bytes} bytes`, `a unix socket's path, at most ${SOCKET_PATH_MAX_BYTES} bytes`);
+  const paths = [
+    ...(control === undefined ? [] : [{ name: 'control' as const, path: control }]),
+    ...apis.map(({ path }) => ({ name: 'api' as const, path })),
+  ];
+  for (const { name, path } of paths) {
+    const bytes = Buffer.byteLength(path);
+    if (bytes > SOCKET_PATH_MAX_BYTES)
+      read.fail(name, `the path has ${bytes} bytes`, `a unix socket's path, at most ${SOCKET_PATH_MAX_BYTES} bytes`);
+    const other = seen.get(resolve(path));
+    if (other !== undefined) {
+      const what = name === 'control' || other.includes(':') ? 'the socket of a VM link' : `the path of ${other} too`;
+      read.fail(name, `"${path}" is ${what}`, 'a path of its own');
+    }
+    seen.set(resolve(path), name);
   }
-  if (seen.has(resolve(control))) read.fail('control', `"${control}" is the socket of a VM link`, 'a path of its own');
 }
 
 function checkLeases({ leases, network, gateway, hostAlias }: Config, read: OptionReader): void {

@@ -1,7 +1,9 @@
 // What the life cycle asks of the network, and all that it knows of it: start, stop, look, reload. Types only.
 
+import type { ApiSource } from '../control/resources.ts';
 import type { Forwards } from '../forwarder/forwards.ts';
 import type { Config } from './config.ts';
+import type { DaemonControl } from './control-source.ts';
 import type { Log } from './log.ts';
 import type { StatsSource } from './stats-source.ts';
 
@@ -54,6 +56,10 @@ export interface NetworkService {
   /** Resets every flow, closes every socket, writes what must be kept. Done within `deadlineMs`; also right after a failed start. */
   stop(deadlineMs: number): Promise<void>;
   stats(): StatsSource;
+  /** What the control API reads and does; loaded when it is asked for. */
+  control?(daemon: DaemonControl): Promise<ApiSource>;
+  /** Takes no new flows, clients or VMs. Resolves when no TCP flow is left, or after `timeoutMs`. */
+  drain?(timeoutMs: number): Promise<void>;
   /** Which VMs reach no other VM. */
   readonly isolation: IsolationControl;
   /** The table of forwards, complete once `start` has resolved. */

@@ -21,6 +21,10 @@ export interface MetricsInput {
   readonly links: () => LinkCounters;
   readonly linksRefused: () => number;
   readonly leases: () => number;
+  readonly control: {
+    readonly events: { readonly hub: { readonly lost: number } };
+    readonly captureStats: { readonly dropped: number };
+  };
   readonly wakeups: () => number;
 }
 
@@ -101,6 +105,18 @@ export function networkMetrics(input: MetricsInput): StatsSource {
         help: 'Requests for packet memory refused because it was full.',
         type: 'counter',
         read: () => slab.refused,
+      },
+      {
+        name: 'isthmus_control_events_lost_total',
+        help: 'Events that a client of the control API did not get because it did not read.',
+        type: 'counter',
+        read: () => input.control.events.hub.lost,
+      },
+      {
+        name: 'isthmus_control_capture_dropped_total',
+        help: 'Frames that live captures lack because their reader was too slow.',
+        type: 'counter',
+        read: () => input.control.captureStats.dropped,
       },
       {
         name: 'isthmus_timer_wakeups_total',

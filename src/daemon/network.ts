@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Millis } from '../base/clock.ts';
+import type { ApiSource } from '../control/resources.ts';
 import { LocalNames } from '../dns/local-names.ts';
 import { parseResolvConf } from '../dns/resolv-conf.ts';
 import { parseMac } from '../ethernet/mac.ts';
@@ -34,11 +35,14 @@ import { Stack } from '../stack/stack.ts';
 import type { VmPort } from '../stack/vm-port.ts';
 import { DEFAULT_TCP_LIMITS } from '../tcp/limits.ts';
 import type { Config } from './config.ts';
+import type { DaemonControl } from './control-source.ts';
 import { Forwarding } from './forwarding.ts';
+import { GuestApi } from './guest-api.ts';
 import { GuestDirectory } from './guest-directory.ts';
 import { Isolation } from './isolation.ts';
 import type { Log } from './log.ts';
 import type { CreateNetwork, Health, NetworkService, ReadyInfo } from './network-api.ts';
+import { NetworkControl } from './network-control.ts';
 import { networkMetrics } from './network-metrics.ts';
 import { forwardOf } from './publish-item.ts';
 import type { StatsSource } from './stats-source.ts';
@@ -48,6 +52,7 @@ import { formatEndpoint } from './value-grammar.ts';
 const GATEWAY_MAC = 'f6:16:36:bc:f9:c6';
 const DNS_PORT = 53;
 const DHCP_PORT = 67;
+const HTTP_PORT = 80;
 const NTP_PORT = 123;
 /** A host that follows others' clocks; RFC 5905 calls a server below such a host stratum 3 or 4. */
 const NTP_STRATUM = 3;
@@ -82,6 +87,7 @@ class Network implements NetworkService {
   readonly #forwarding: Forwarding;
   readonly #listeners: LinkListener[] = [];
   readonly #stats: StatsSource;
+  readonly #control: NetworkControl;
   #capture: CaptureFile | undefined;
   #turnWanted = false;
   #stopping = false;
@@ -157,6 +163,19 @@ class Network implements NetworkService {
       idleMs: config.udpIdleMs,
       maxFlows: config.udpMaxFlows,
     });
+    this.#control = new NetworkControl(config, log, this.#tcp, () => ({
+      stack: this.#stack,
+      udp: this.#udp,
+      udpPublisher: this.#forwarding.udp,
+      leases: this.#leases,
+      clock: this.#clock,
+      isolation: this.isolation,
+      stats: this.#stats,
+      forwards: this.forwards,
+      dns: this.#dns,
+      gatewayMac: GATEWAY_MAC,
+      store: this.#state.table('dns'),
+    }));
     this.#stack = new Stack(
       {
         network,
@@ -168,12 +187,15 @@ class Network implements NetworkService {
       },
       this.#memory.slab,
       this.#random,
-      this.#tcp,
+      this.#control,
       this.#udp,
       {
         onTurnWanted: () => this.#wantTurn(),
         onTurnEnd: () => this.#wake.update(),
-        onVmConnected: (port) => this.isolation.onVmConnected(port),
+        onVmConnected: (port) => {
+          this.isolation.onVmConnected(port);
+          this.#control.onVmConnected(port);
+        },
         onMacLearned: (port, mac, off) => this.isolation.onMacLearned(port, mac, off),
         onVmGone: (port) => this.#onVmGone(port),
         onBug: (error, what) => this.#onBug(error, what),
@@ -208,9 +230,12 @@ class Network implements NetworkService {
         onLease: (mac, address, hostName) => {
           const guest = IpAddress.v4(address).toString();
           log.info({ event: 'dhcp.lease', mac: Buffer.from(mac).toString('hex'), guest, hostName }, 'lease given');
+          this.#control.events.lease(mac, address, hostName);
         },
-        onRelease: (_mac, address) =>
-          log.info({ event: 'dhcp.release', guest: IpAddress.v4(address).toString() }, 'lease given back'),
+        onRelease: (mac, address) => {
+          log.info({ event: 'dhcp.release', guest: IpAddress.v4(address).toString() }, 'lease given back');
+          this.#control.events.released(mac, address);
+        },
       },
     );
     this.#ntp = new NtpService(
@@ -237,18 +262,24 @@ class Network implements NetworkService {
         network,
         domain: config.domain,
         guests: this.#leases.names,
+        zones: this.#control.zones,
       }),
       upstreams: config.dns.map((e) => formatEndpoint(e.address, e.port)),
       resolvConfPath: config.resolvConf,
       hostsPath: config.hosts ?? '',
       linkLimitBytes: (vm) => Math.max(1232, ((vm as VmPort).takes ?? 1500) - 28),
       onDeadlineChanged,
-      log: (level, event, fields) => log[level]({ event, ...fields }, event),
+      log: (level, event, fields) => {
+        log[level]({ event, ...fields }, event);
+        this.#control.events.dns(event, fields);
+      },
     });
     this.#stack.udp.serve(DNS_PORT, this.#dns);
     this.#stack.udp.serve(DHCP_PORT, this.#dhcp);
     this.#stack.udp.serve(NTP_PORT, this.#ntp);
     this.#tcp.serve(DNS_PORT, this.#dns);
+    if (config.guestApi !== undefined)
+      this.#tcp.serve(HTTP_PORT, new GuestApi(config.guestApi, this.#clock, () => this.forwards, log));
     for (const p of [this.#stack, this.#udp, this.#forwarding.udp, this.#dns]) this.#wake.add(p);
     this.#stats = networkMetrics({
       stack: this.#stack,
@@ -263,8 +294,17 @@ class Network implements NetworkService {
       links: () => this.#linkTotals(),
       linksRefused: () => this.#listeners.reduce((n, l) => n + l.refused, 0),
       leases: () => this.#leases.size,
+      control: this.#control,
       wakeups: () => this.#wake.wakeups,
     });
+  }
+
+  control(daemon: DaemonControl): Promise<ApiSource> {
+    return this.#control.api(daemon);
+  }
+
+  drain(timeoutMs: number): Promise<void> {
+    return this.#control.drain(timeoutMs);
   }
 
   get forwards(): Forwards {
@@ -314,6 +354,7 @@ class Network implements NetworkService {
     await this.#state.open();
     const publish = await this.#forwarding.publish([...config.publish.map(forwardOf), ...config.forwards]);
     await this.forwards.restore();
+    await this.#control.start();
     return {
       vm: config.vm.map((vm) => ({
         url: vm.url,
@@ -327,6 +368,7 @@ class Network implements NetworkService {
   async stop(_deadlineMs: number): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
+    this.#control.close();
     this.#forwarding.close();
     this.#stack.stop(this.#clock.now());
     this.#tcp.close();
@@ -364,6 +406,7 @@ class Network implements NetworkService {
   }
 
   #onVmGone(port: VmPort): void {
+    this.#control.events.vmDown(port);
     this.#dhcp.vmGone(port.id);
     this.isolation.onVmGone(port);
   }
