@@ -7,6 +7,10 @@ import { ApiError } from './api-error.ts';
 /** Bytes of all bodies that are being read. */
 const ALL_BODIES_BYTES = 16 * 1024 * 1024;
 
+/** What is read of a refused body before the answer. */
+const DISCARD_MS = 1000;
+const DISCARD_MAX_BYTES = 64 * 1024 * 1024;
+
 /** One for each server. */
 export class BodyBudget {
   /** Bytes held now. */
@@ -21,27 +25,38 @@ export class BodyBudget {
   async read(incoming: IncomingMessage, maxBytes: number): Promise<string> {
     const length = incoming.headers['content-length'];
     if (length === undefined && incoming.headers['transfer-encoding'] === undefined) return '';
-    if (length !== undefined && Number(length) > maxBytes) throw tooLarge(maxBytes);
+    if (length !== undefined && Number(length) > maxBytes) {
+      await discard(incoming);
+      throw tooLarge(maxBytes);
+    }
     const chunks: Buffer[] = [];
     let bytes = 0;
     try {
       await new Promise<void>((resolve, reject) => {
+        const stop = (): void => {
+          incoming.off('data', onData);
+          incoming.off('end', resolve);
+          incoming.off('error', gone);
+          incoming.off('close', gone);
+          incoming.pause();
+        };
         const onData = (chunk: Buffer): void => {
           bytes += chunk.length;
           this.held += chunk.length;
-          if (bytes > maxBytes) stop(tooLarge(maxBytes));
-          else if (this.held > this.#max)
-            stop(new ApiError(503, 'ERR_BUSY', 'too many request bodies at once; try again'));
-          else chunks.push(chunk);
+          if (bytes > maxBytes) {
+            stop();
+            discard(incoming).then(() => reject(tooLarge(maxBytes)), reject);
+          } else if (this.held > this.#max) {
+            stop();
+            reject(new ApiError(503, 'ERR_BUSY', 'too many request bodies at once; try again'));
+          } else chunks.push(chunk);
         };
-        const stop = (error: Error): void => {
-          incoming.off('data', onData);
-          incoming.pause();
-          reject(error);
+        const gone = (): void => {
+          stop();
+          reject(new ApiError(400, 'ERR_BAD_REQUEST', 'the request ended within its body'));
         };
         incoming.on('data', onData);
         incoming.once('end', resolve);
-        const gone = (): void => reject(new ApiError(400, 'ERR_BAD_REQUEST', 'the request ended within its body'));
         incoming.once('error', gone);
         incoming.once('close', gone);
       });
@@ -54,6 +69,32 @@ export class BodyBudget {
       throw new ApiError(400, 'ERR_BAD_JSON', 'the body is not UTF-8');
     }
   }
+}
+
+/**
+ * Reads on for a moment without keeping anything: a connection that is closed over unread bytes is reset, and the client would never see
+ * why it was refused.
+ */
+function discard(incoming: IncomingMessage): Promise<void> {
+  return new Promise((resolve) => {
+    let bytes = 0;
+    const done = (): void => {
+      clearTimeout(timer);
+      incoming.off('data', onData);
+      incoming.pause();
+      resolve();
+    };
+    const onData = (chunk: Buffer): void => {
+      bytes += chunk.length;
+      if (bytes > DISCARD_MAX_BYTES) done();
+    };
+    const timer = setTimeout(done, DISCARD_MS);
+    incoming.on('data', onData);
+    incoming.on('error', done);
+    incoming.once('end', done);
+    incoming.once('close', done);
+    incoming.resume();
+  });
 }
 
 function tooLarge(maxBytes: number): ApiError {

@@ -425,6 +425,11 @@ t.test('mistakes: status, code and key', async (t) => {
     headers: { ...json, 'Transfer-Encoding': 'chunked' },
   });
   t.equal(chunked.status, 413, 'too large without a length');
+  const huge = Buffer.alloc(10 * 1024 * 1024, 0x20);
+  for (const more of [{}, { 'Transfer-Encoding': 'chunked' }]) {
+    const answer = await rig.ask('POST', '/v1/forwards', { raw: huge, headers: { ...json, ...more } });
+    t.equal(answer.status, 413, 'who sends far too much hears of it, too');
+  }
   for (const { path } of routes) {
     const answer = await rig.ask('OPTIONS', `/v1${path.replace(/:\w+/g, '1')}`);
     t.equal(answer.status, 405, path);
