@@ -264,6 +264,7 @@ export class Forwards {
       await this.#reopen(entry);
       this.#slots.add(entry, entry.chosenPort);
       this.#watch(entry);
+      if (entry.open === undefined) this.#tell('failed', entry);
       throw error;
     }
     this.#watch(entry);

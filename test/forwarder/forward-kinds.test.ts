@@ -33,6 +33,22 @@ t.test('a unix socket to a port of a guest: private, both ways, half-close, and 
     bytesToTarget: BIG.length,
     bytesToClient: BIG.length,
   });
+  const closed = join(shortDir(t), 'closed.sock');
+  const refused = await add(rig, { listen: { kind: 'unix', path: closed }, target: { kind: 'guest', port: 81 } });
+  const nothing = async (body: string): Promise<string> =>
+    String(await exchange({ path: closed }, body).catch(() => ''));
+  t.equal(await nothing(''), '', "the guest's reset is an end without a word: a unix socket has no reset");
+  guest.listen(82, (socket) => {
+    socket.on('error', () => {});
+    socket.once('data', () => socket.resetAndDestroy());
+  });
+  await rig.network.forwards.add(
+    { listen: { kind: 'unix', path: closed }, target: { kind: 'guest', port: 82 } },
+    { replace: true },
+  );
+  t.equal(await nothing('x'), '', 'in the middle of a connection too');
+  await rig.until(() => rig.network.forwards.get(refused.id)!.counters.active === 0, 'closed');
+  t.match(rig.network.forwards.get(refused.id)!.counters, { connections: 2, refused: 1 });
   t.equal(await rig.network.forwards.remove(forward.id), true);
   t.throws(() => statSync(path), { code: 'ENOENT' });
   t.equal(rig.drops('TcpNoFlow'), 0);
