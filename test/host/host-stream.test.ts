@@ -385,6 +385,7 @@ for (const [name, accept] of [
       socket.on('data', (chunk: Buffer) => {
         text += chunk.toString();
       });
+      socket.resume();
       await once(socket, 'end');
       t.equal(text, 'to the socket');
       let back = '';
