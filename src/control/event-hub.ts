@@ -50,6 +50,8 @@ export class EventHub {
   readonly boot: string;
   /** Events that a client did not get because it did not read. */
   lost = 0;
+  /** Called when the first listener has come, or the last has gone. */
+  onAudience: (present: boolean) => void = () => {};
   #number = 0;
   readonly #kept: ControlEvent[] = [];
   readonly #listeners = new Set<EventListener>();
@@ -72,7 +74,10 @@ export class EventHub {
   /** @returns a function that ends it. */
   listen(listener: EventListener): () => void {
     this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    if (this.#listeners.size === 1) this.onAudience(true);
+    return () => {
+      if (this.#listeners.delete(listener) && this.#listeners.size === 0) this.onAudience(false);
+    };
   }
 
   /**

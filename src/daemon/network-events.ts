@@ -53,21 +53,25 @@ export class NetworkEvents {
     if (event === 'dns.servers.changed') this.hub.publish('dns.servers', { servers: fields.servers });
   }
 
-  /** Tells of limits that were reached. @param read how often each was, so far. */
+  /** Tells of limits that were reached, while anybody listens: a daemon without listeners sleeps. @param read how often each was, so far. */
   watchLimits(read: () => Readonly<Record<string, number>>): void {
     let before = read();
-    this.#timer = setInterval(() => {
+    const check = (): void => {
       const now = read();
       for (const [limit, times] of Object.entries(now)) {
         const more = times - (before[limit] ?? 0);
         if (more > 0) this.hub.publish('flow.limit', { limit, times: more, total: times });
       }
       before = now;
-    }, LIMIT_CHECK_MS);
-    this.#timer.unref();
+    };
+    this.hub.onAudience = (present) => {
+      clearInterval(this.#timer);
+      this.#timer = present ? setInterval(check, LIMIT_CHECK_MS).unref() : undefined;
+    };
   }
 
   close(): void {
+    this.hub.onAudience = () => {};
     clearInterval(this.#timer);
     this.hub.publish('daemon.stopping', {});
   }
