@@ -40,6 +40,17 @@ function fileOf(specifier) {
   return `./packages/${specifier.replace('@', '').replaceAll('/', '-')}.js`;
 }
 
+/** Native parts of packages stay out: they are for one machine, and packages that have them do without. */
+const nativeParts = {
+  name: 'native-parts',
+  setup(esbuild) {
+    esbuild.onResolve({ filter: /\.node$/ }, ({ path }) => ({ path, namespace: 'native' }));
+    esbuild.onLoad({ filter: /./, namespace: 'native' }, ({ path }) => ({
+      contents: `throw new Error(${JSON.stringify(`${path} is not in the package`)});`,
+    }));
+  },
+};
+
 /** Turns imports of packages into `require` of their own files, and collects them. */
 function packagesApart(found) {
   return {
@@ -191,6 +202,7 @@ const bundled = await build({
   entryPoints: Object.fromEntries([...packages].map((name) => [fileOf(name).replace(/^\.\/|\.js$/g, ''), name])),
   outdir: daemon,
   sourcemap: false,
+  plugins: [nativeParts],
 });
 writeFileSync(join(daemon, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(

@@ -28,11 +28,14 @@ const HOUSE: Record<string, Room> = {
   host: { may: ['base'] },
   link: { may: ['base', 'host', 'stack/ports.ts'] },
   forwarder: { may: ['base', 'host', 'ip/address.ts', 'dns', 'stack/ports.ts'] },
-  control: { may: ['base', 'host', 'type forwarder'], packages: ['hono', '@hono/node-server'] },
+  control: {
+    may: ['base', 'host', 'type forwarder'],
+    packages: ['hono', '@hono/node-server', 'ssh2', 'valibot', '@valibot/to-json-schema'],
+  },
   guest: { may: ['base', 'ethernet', 'ip', 'tcp', 'dns', 'services', 'stack', 'host', 'link', 'forwarder'] },
   daemon: {
     may: ['base', 'ethernet', 'ip', 'tcp', 'dns', 'services', 'stack', 'host', 'link', 'forwarder', 'control', 'guest'],
-    packages: ['pino', 'prom-client', 'valibot', 'yaml'],
+    packages: ['pino', 'prom-client', 're2js', 'valibot', 'yaml'],
   },
 };
 

@@ -48,6 +48,10 @@ class NullHandles implements UdpHandles {
     };
     return { bind: () => '', connect: () => '', send, sendTo: send, port: 40_000, address: '', close: () => {} };
   }
+
+  inherit(): string {
+    return 'ENOTSUP';
+  }
 }
 
 /** A link that counts what is written to it. */

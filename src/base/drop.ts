@@ -47,6 +47,7 @@ export const Drop = {
   Ip4NoRoute: 43,
   EthMacTaken: 44,
   LinkTooBig: 45,
+  EthIsolated: 46,
 } as const;
 
 export type Drop = (typeof Drop)[keyof typeof Drop];

@@ -16,8 +16,14 @@ interface Client {
 /**
  * Emits `clientError` with the code ERR_HTTP_REQUEST_TIMEOUT, as Node does, for a connection whose request is not complete `limitMs`
  * after the connection was made, or `idleMs` more after the last answer. Call it before the server listens.
+ * @param mayIdle whether a connection may wait without a request for as long as it likes.
  */
-export function limitRequestTime(server: Server, limitMs: number, idleMs: number): void {
+export function limitRequestTime(
+  server: Server,
+  limitMs: number,
+  idleMs: number,
+  mayIdle: (socket: Socket) => boolean = () => false,
+): void {
   const clients = new WeakMap<Socket, Client>();
   server.on('connection', (socket: Socket) => {
     const client: Client = { timer: undefined, request: undefined };
@@ -30,6 +36,7 @@ export function limitRequestTime(server: Server, limitMs: number, idleMs: number
     const client = clients.get(socket);
     if (client === undefined) return;
     client.request = request;
+    if (mayIdle(socket)) limit(client, socket, limitMs);
     response.once('finish', () => {
       client.request = undefined;
       if (!socket.destroyed) limit(client, socket, limitMs + idleMs);
@@ -40,7 +47,7 @@ export function limitRequestTime(server: Server, limitMs: number, idleMs: number
     clearTimeout(client.timer);
     client.timer = setTimeout(() => {
       // It is all there, and the answer takes as long as it takes.
-      if (client.request?.complete) return;
+      if (client.request?.complete || (client.request === undefined && mayIdle(socket))) return;
       const error = Object.assign(new Error('the request came too slowly'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' });
       server.emit('clientError', error, socket);
     }, ms);

@@ -1,42 +1,51 @@
-// The routes of the control API, as a hono app: what is answered to which request, and in which shape errors come. It owns no
-// socket. Loaded on demand, as hono takes 20 ms.
+// What each side of the control server answers, as a hono app. The unix socket has all: /healthz, /metrics and /v1. The TCP port of
+// --control-tcp has the same behind a token, that of --metrics only what changes nothing. It owns no socket. Loaded on demand, as
+// hono takes 20 ms.
 //
-// Every error is `{ "error": { "code", "message" } }`; codes are public, messages are for people.
+// Every error is `{ "error": { "code", "message", "key"? } }`; codes are public, messages are for people.
 
 import type { RequestListener } from 'node:http';
 import { getRequestListener } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
+import { type ApiEnv, mountApi, type OnFailure } from './api.ts';
+import { errorBody } from './api-error.ts';
+import { BODY_MAX_BYTES } from './api-route.ts';
+import type { ConnectionKeeper } from './connection-limit.ts';
+import type { ApiSource, ControlSource } from './resources.ts';
+import type { Token } from './token.ts';
 
-/** Answer of `GET /healthz`. `ok` is 200, `degraded` is 200 with a reason (it still serves), `stopping` is 503. */
-export interface HealthAnswer {
-  readonly status: 'ok' | 'degraded' | 'stopping';
-  readonly reason?: string;
-  readonly pid: number;
-  readonly uptimeSeconds: number;
+/**
+ * Where a request came in: the private unix socket; the loopback TCP port of --control-tcp, with a token; or that of --metrics, which
+ * any user of the host can reach.
+ */
+export type ControlSide = 'socket' | 'tcp' | 'metrics';
+
+export interface SideOptions {
+  readonly side: ControlSide;
+  /** Absent where there is no network behind it. */
+  readonly api: ApiSource | undefined;
+  /** Needed on `tcp`. */
+  readonly token?: Token | undefined;
+  readonly keeper: ConnectionKeeper;
+  readonly onFailure: OnFailure;
 }
-
-/** What the routes read. */
-export interface ControlSource {
-  health(): HealthAnswer;
-  /** Prometheus text. */
-  metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
-}
-
-/** Where a request came in: the private unix socket, or the loopback TCP port, which any user of the host can reach. */
-export type ControlSide = 'socket' | 'loopback';
-
-/** Hears of failures of our own. */
-export type OnFailure = (error: unknown, path: string) => void;
-
-/** Largest request body. */
-export const BODY_MAX_BYTES: number = 64 * 1024;
 
 /** The request listener of one side. */
-export function createListener(source: ControlSource, side: ControlSide, onFailure: OnFailure): RequestListener {
-  const app = new Hono();
-  if (side === 'loopback') {
+export function createListener(source: ControlSource, options: SideOptions): RequestListener {
+  const { side, api, token, keeper, onFailure } = options;
+  const app = new Hono<ApiEnv>();
+  if (side === 'tcp') {
+    // Before anything else, and for whatever path: who has no token learns nothing, not even what there is.
+    app.use(async (c, next) => {
+      if (token?.matches(c.req.header('authorization')) === true) return next();
+      c.header('WWW-Authenticate', 'Bearer');
+      c.header('Connection', 'close');
+      return fail(c, 401, 'ERR_TOKEN', 'a valid bearer token is needed');
+    });
+  }
+  if (side !== 'socket') {
     // A web page can make a browser of this host ask us under a name of its own (DNS rebinding): names are not answered.
     app.use(async (c, next) => {
       if (!isLocalHost(new URL(c.req.url).hostname))
@@ -44,26 +53,25 @@ export function createListener(source: ControlSource, side: ControlSide, onFailu
       return next();
     });
   }
-  app.use(
-    bodyLimit({
-      maxSize: BODY_MAX_BYTES,
-      onError: (c) => fail(c, 413, 'ERR_BODY_TOO_LARGE', `a request body has at most ${BODY_MAX_BYTES} bytes`),
-    }),
-  );
-  app.get('/healthz', (c) => {
+  const limit = bodyLimit({
+    maxSize: BODY_MAX_BYTES,
+    onError: (c) => fail(c, 413, 'ERR_BODY_TOO_LARGE', `a request body has at most ${BODY_MAX_BYTES} bytes`),
+  });
+  app.get('/healthz', limit, (c) => {
     const health = source.health();
     return c.json(health, health.status === 'stopping' ? 503 : 200, { 'Cache-Control': 'no-store' });
   });
-  app.get('/metrics', async (c) => {
+  app.get('/metrics', limit, async (c) => {
     const { contentType, text } = await source.metrics();
     return c.body(text, 200, { 'Content-Type': contentType, 'Cache-Control': 'no-store' });
   });
   for (const path of ['/healthz', '/metrics']) {
-    app.all(path, (c) => {
+    app.all(path, limit, (c) => {
       c.header('Allow', 'GET, HEAD');
       return fail(c, 405, 'ERR_METHOD', `${path} is read with GET`);
     });
   }
+  if (api !== undefined && side !== 'metrics') mountApi(app, api, keeper, onFailure);
   app.notFound((c) => fail(c, 404, 'ERR_NOT_FOUND', `there is no ${c.req.path}`));
   app.onError((error, c) => {
     onFailure(error, c.req.path);
@@ -73,7 +81,7 @@ export function createListener(source: ControlSource, side: ControlSide, onFailu
 }
 
 function fail(c: Context, status: ContentfulStatusCode, code: string, message: string): Response {
-  return c.json({ error: { code, message } }, status);
+  return c.json(errorBody({ code, message }), status);
 }
 
 function isLocalHost(hostname: string): boolean {

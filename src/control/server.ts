@@ -1,4 +1,4 @@
-// The sockets of the control API: a unix socket of mode 0600, and a loopback TCP port where one is asked for. It owns listening,
+// The sockets of the control API: a unix socket of mode 0600, and loopback TCP ports where they are asked for. It owns listening,
 // limits and the end; what is answered is in routes, which is loaded only once the VM's socket is up (or somebody asks).
 
 import { createServer, type RequestListener, type Server } from 'node:http';
@@ -7,8 +7,11 @@ import type { Duplex } from 'node:stream';
 import { ExitCode } from '../host/exit-code.ts';
 import { errnoOf, OperatorError } from '../host/operator-error.ts';
 import { listenOnSocketFile, type SocketFile } from '../host/socket-file.ts';
+import { CONNECTIONS_MAX, ConnectionKeeper } from './connection-limit.ts';
 import { limitRequestTime, NO_CHECKING_MS } from './request-deadline.ts';
-import type { ControlSide, ControlSource } from './routes.ts';
+import type { ApiSource, ControlSource } from './resources.ts';
+import type { ControlSide } from './routes.ts';
+import type { Token } from './token.ts';
 
 /** The part of the log that this needs. */
 export interface ControlLog {
@@ -16,9 +19,18 @@ export interface ControlLog {
 }
 
 const MAX_HEADER_BYTES = 8 * 1024;
-const MAX_CONNECTIONS = 64;
+/** Connections to the port of --metrics. */
+const METRICS_CONNECTIONS_MAX = 64;
 const REQUEST_TIMEOUT_MS = 10_000;
 const KEEP_ALIVE_MS = 5000;
+
+/** One of the places that it listens on. */
+interface Side {
+  readonly name: ControlSide;
+  readonly keeper: ConnectionKeeper;
+  readonly token: Token | undefined;
+  listener: Promise<RequestListener> | undefined;
+}
 
 /** Serves the control API. */
 export class ControlServer {
@@ -26,7 +38,8 @@ export class ControlServer {
   readonly #log: ControlLog;
   readonly #servers: Server[] = [];
   #socketFile: SocketFile | undefined;
-  readonly #listeners = new Map<ControlSide, Promise<RequestListener>>();
+  #api: Promise<ApiSource | undefined> | undefined;
+  readonly #sides = new Map<ControlSide, Side>();
 
   constructor(source: ControlSource, log: ControlLog) {
     this.#source = source;
@@ -40,14 +53,14 @@ export class ControlServer {
   }
 
   /**
-   * Listens on a TCP port of the loopback.
+   * Listens on a TCP port of the loopback: with a token for all, without for metrics and health only.
    * @returns the port that is really bound.
-   * @throws OperatorError ERR_METRICS_ADDRESS (69).
+   * @throws OperatorError ERR_CONTROL_ADDRESS or ERR_METRICS_ADDRESS (69).
    */
-  async listenOnLoopback(host: string, port: number): Promise<number> {
-    const server = this.#create('loopback');
+  async listenOnLoopback(host: string, port: number, token?: Token): Promise<number> {
+    const server = this.#create(token === undefined ? 'metrics' : 'tcp', token);
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => reject(portError(host, port, error)));
+      server.once('error', (error) => reject(portError(token !== undefined, host, port, error)));
       server.listen({ host, port, exclusive: true }, resolve);
     });
     return (server.address() as AddressInfo).port;
@@ -55,7 +68,18 @@ export class ControlServer {
 
   /** Loads what requests need, so that the first one does not wait, nor meets files that an upgrade has replaced. */
   async preload(): Promise<void> {
-    await Promise.all((['socket', 'loopback'] as const).map((side) => this.#listener(side)));
+    await Promise.all([...this.#sides.values()].map((side) => this.#listener(side)));
+  }
+
+  /** Connections now, idle ones closed for others, and those closed at once because all others were at work. */
+  counts(): { connections: number; evicted: number; refused: number } {
+    const total = { connections: 0, evicted: 0, refused: 0 };
+    for (const { keeper } of this.#sides.values()) {
+      total.connections += keeper.size;
+      total.evicted += keeper.evicted;
+      total.refused += keeper.refused;
+    }
+    return total;
   }
 
   /** Ends everything at once. Idempotent; also right when nothing listens. */
@@ -68,14 +92,15 @@ export class ControlServer {
     }
   }
 
-  #create(side: ControlSide): Server {
-    const server = createServer(
+  #create(name: ControlSide, token?: Token): Server {
+    const server: Server = createServer(
       {
         maxHeaderSize: MAX_HEADER_BYTES,
         keepAliveTimeout: KEEP_ALIVE_MS,
         connectionsCheckingInterval: NO_CHECKING_MS,
       },
       (request, response) => {
+        keeper.onRequest(request, response);
         this.#listener(side).then(
           (listener) => listener(request, response),
           (err: unknown) => {
@@ -85,30 +110,35 @@ export class ControlServer {
         );
       },
     );
-    server.maxConnections = MAX_CONNECTIONS;
-    limitRequestTime(server, REQUEST_TIMEOUT_MS, KEEP_ALIVE_MS);
+    limitRequestTime(server, REQUEST_TIMEOUT_MS, KEEP_ALIVE_MS, (socket) => keeper.keeps(socket));
+    const keeper = new ConnectionKeeper(server, name === 'metrics' ? METRICS_CONNECTIONS_MAX : CONNECTIONS_MAX);
+    const side: Side = { name, keeper, token, listener: undefined };
+    this.#sides.set(name, side);
     server.on('clientError', answerClientError);
     // Errors before it listens reject where they are awaited; later ones (EMFILE on accept) must not end the daemon.
     server.once('listening', () => {
       server.on('error', (err) =>
-        this.#log.warn({ event: 'control.socket.failed', side, err }, 'the control socket failed'),
+        this.#log.warn({ event: 'control.socket.failed', side: name, err }, 'the control socket failed'),
       );
     });
     this.#servers.push(server);
     return server;
   }
 
-  #listener(side: ControlSide): Promise<RequestListener> {
-    let listener = this.#listeners.get(side);
-    if (listener === undefined) {
-      listener = import('./routes.ts').then((routes) =>
-        routes.createListener(this.#source, side, (err, path) => {
+  #listener(side: Side): Promise<RequestListener> {
+    this.#api ??= this.#source.api?.() ?? Promise.resolve(undefined);
+    side.listener ??= Promise.all([import('./routes.ts'), this.#api]).then(([routes, api]) =>
+      routes.createListener(this.#source, {
+        side: side.name,
+        api,
+        token: side.token,
+        keeper: side.keeper,
+        onFailure: (err, path) => {
           this.#log.warn({ event: 'control.request.failed', path, err }, 'a control request failed');
-        }),
-      );
-      this.#listeners.set(side, listener);
-    }
-    return listener;
+        },
+      }),
+    );
+    return side.listener;
   }
 }
 
@@ -140,16 +170,19 @@ function clientErrorAnswer(code: string | undefined): readonly [string, string, 
   }
 }
 
-function portError(host: string, port: number, error: Error): OperatorError {
+function portError(control: boolean, host: string, port: number, error: Error): OperatorError {
   const at = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
   const why: Record<string, string> = {
     EADDRINUSE: 'is in use by another process; expected a free port',
     EACCES: 'may not be bound by this user; expected a port from 1024',
     EADDRNOTAVAIL: 'is not an address of this host; expected 127.0.0.1 or [::1]',
   };
-  return new OperatorError(`metrics: ${at} ${why[errnoOf(error) ?? ''] ?? `cannot be bound (${error.message})`}`, {
-    code: 'ERR_METRICS_ADDRESS',
-    exitCode: ExitCode.Unavailable,
-    cause: error,
-  });
+  return new OperatorError(
+    `${control ? 'control-tcp' : 'metrics'}: ${at} ${why[errnoOf(error) ?? ''] ?? `cannot be bound (${error.message})`}`,
+    {
+      code: control ? 'ERR_CONTROL_ADDRESS' : 'ERR_METRICS_ADDRESS',
+      exitCode: ExitCode.Unavailable,
+      cause: error,
+    },
+  );
 }

@@ -6,6 +6,7 @@
 import { parseArgs } from 'node:util';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
+import { CLIENT_COMMANDS, type ClientCommandName, isClientCommand } from './client-names.ts';
 import { isOptionName, OPTION_NAMES, OPTIONS, type OptionName } from './config-schema.ts';
 import type { GivenValue, GivenValues } from './given-value.ts';
 import { nearest } from './nearest.ts';
@@ -14,15 +15,18 @@ import { nearest } from './nearest.ts';
 export type Command =
   | { readonly kind: 'help'; readonly topic: CommandName | undefined }
   | { readonly kind: 'version'; readonly json: boolean }
+  | { readonly kind: 'client'; readonly name: ClientCommandName; readonly args: readonly string[] }
   | { readonly kind: 'run'; readonly flags: GivenValues; readonly printConfig: boolean; readonly json: boolean };
 
+export type CommandName = 'run' | ClientCommandName | 'version' | 'help';
+
 /** The subcommands, with their line in --help. */
-export const COMMANDS = {
+export const COMMANDS: Readonly<Record<CommandName, string>> = {
   run: 'run the daemon in the foreground',
+  ...CLIENT_COMMANDS,
   version: 'print the version',
   help: 'print this text, or the options of a command',
-} as const;
-export type CommandName = keyof typeof COMMANDS;
+};
 
 /** Switches of `run` that are not configuration. */
 export const RUN_SWITCHES = {
@@ -54,6 +58,7 @@ export function parseCommand(argv: readonly string[]): Command {
     case 'run':
       return parseRun(rest);
     default: {
+      if (isClientCommand(word)) return { kind: 'client', name: word, args: rest };
       if (word.startsWith('-')) {
         const name = word.replace(/^--?/, '').replace(/=.*/s, '');
         const hint = isOptionName(name) ? `options follow the command: isthmus run ${word}` : 'see isthmus --help';

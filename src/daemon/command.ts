@@ -2,6 +2,7 @@
 
 import { ExitCode } from '../host/exit-code.ts';
 import { parseCommand } from './cli.ts';
+import { isClientCommand } from './client-names.ts';
 import { loadConfig } from './config.ts';
 import { type DaemonDeps, errorLine, runDaemon } from './life-cycle.ts';
 import { readVersion } from './version.ts';
@@ -20,8 +21,18 @@ export async function runCommand(argv: readonly string[], deps: RunDeps): Promis
     const command = parseCommand(argv);
     switch (command.kind) {
       case 'help': {
+        const { topic } = command;
+        if (topic !== undefined && isClientCommand(topic)) {
+          const { clientHelpText } = await import('./client-help.ts');
+          return print(clientHelpText(topic));
+        }
         const { helpText } = await import('./help.ts');
-        return print(helpText(command.topic));
+        return print(helpText(topic));
+      }
+      case 'client': {
+        const { runClient } = await import('./client-commands.ts');
+        const code = await runClient(command.name, command.args, process.env, readVersion());
+        return await exitAfterOutput(code);
       }
       case 'version': {
         const version = readVersion();
@@ -53,6 +64,12 @@ export async function runCommand(argv: readonly string[], deps: RunDeps): Promis
     await new Promise<void>((resolve) => process.stderr.write(line, () => resolve()));
     return process.exit(exitCode);
   }
+}
+
+/** Ends once standard output has been taken, whatever is still open. */
+async function exitAfterOutput(code: number): Promise<never> {
+  await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
+  return process.exit(code);
 }
 
 function print(text: string): number {

@@ -1,5 +1,6 @@
 // The output of --print-config: every option, its value and its source. The text form is itself a file that --config takes.
 
+import type { ConfigValue } from '../control/resources.ts';
 import type { ConfigEntry } from './config.ts';
 import { OPTIONS } from './config-schema.ts';
 
@@ -22,11 +23,25 @@ export function configAsYaml(entries: readonly ConfigEntry[]): string {
 
 /** `{ "mtu": { "value": "1500", "source": "flag", "from": "--mtu" }, ... }`; lists for repeatable options, null when not set. */
 export function configAsJson(entries: readonly ConfigEntry[]): string {
-  const out: Record<string, { value: string | readonly string[] | null; source: string; from: string }> = {};
+  return `${JSON.stringify(valuesOf(entries), null, 2)}\n`;
+}
+
+/** The same for the control API, without secrets. */
+export function configValues(entries: readonly ConfigEntry[]): Record<string, ConfigValue> {
+  const secretless = entries.map((entry) =>
+    entry.name === 'guest-api'
+      ? { ...entry, texts: entry.texts.map((text) => text.replace(/token=[^;]*/, 'token=...')) }
+      : entry,
+  );
+  return valuesOf(secretless);
+}
+
+function valuesOf(entries: readonly ConfigEntry[]): Record<string, ConfigValue> {
+  const out: Record<string, ConfigValue> = {};
   for (const { name, repeatable, texts, source } of entries) {
     out[name] = { value: repeatable ? texts : (texts[0] ?? null), source: source.kind, from: source.label };
   }
-  return `${JSON.stringify(out, null, 2)}\n`;
+  return out;
 }
 
 /** An option without a value may still have a default that depends on something else. */

@@ -4,10 +4,21 @@
 // Each option's value is text, whatever its source, and its schema turns the text into the typed value.
 
 import * as v from 'valibot';
+import type { BindRule } from '../forwarder/forward-check.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
 import { formatV4 } from '../ip/address.ts';
+import { type ApiSpec, formatApi, formatGuestApi, type GuestApiSpec, parseApi, parseGuestApi } from './api-spec.ts';
+import {
+  formatBindRule,
+  formatIsolateRule,
+  type IsolateRule,
+  type NamedDescriptor,
+  parseBindRule,
+  parseIsolateRule,
+  parseNamedDescriptor,
+} from './bind-grammar.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
-import { formatPublish, type PublishSpec, parsePublish } from './publish-spec.ts';
+import { formatPublishItem, type PublishItem, parsePublishItem } from './publish-item.ts';
 import {
   type Endpoint,
   type FixedLease,
@@ -46,12 +57,19 @@ export interface OptionValues {
   'resolv-conf': string;
   lease: FixedLease;
   'lease-time': number;
-  publish: readonly PublishSpec[];
+  publish: readonly PublishItem[];
+  'allow-bind': BindRule;
+  'listen-fd': NamedDescriptor;
+  isolate: IsolateRule;
   memory: number;
   'max-flows': number;
   'udp-max-flows': number;
   'udp-idle': number;
   control: string;
+  'control-tcp': Endpoint;
+  'control-token-file': string;
+  api: ApiSpec;
+  'guest-api': GuestApiSpec;
   metrics: Endpoint;
   'state-dir': string;
   'pid-file': string;
@@ -69,6 +87,7 @@ export type OptionGroup =
   | 'Names and addresses'
   | 'Published ports'
   | 'Limits'
+  | 'Control'
   | 'Daemon'
   | 'Finding faults';
 
@@ -188,6 +207,14 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     defaultText: '65520 on qemu links, 1500 on vpnkit links',
     help: 'Largest IP packet of a VM, 576 to 65520, told to it by DHCP and by the vpnkit handshake. Nothing above 1500 is sent to a VM that has not shown that it takes it.',
   }),
+  isolate: option({
+    group: 'VMs',
+    placeholder: 'MAC|URL|all',
+    repeatable: true,
+    parse: parseIsolateRule,
+    format: formatIsolateRule,
+    help: 'VMs that may not reach other VMs, nor be reached by them: the one with this MAC, all of this --vm, or all there are. The gateway, the outside and published ports are open to them as ever.',
+  }),
   network: option({
     group: 'Network',
     placeholder: 'CIDR',
@@ -269,9 +296,26 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     group: 'Published ports',
     placeholder: 'SPEC',
     repeatable: true,
-    parse: parsePublish,
-    format: (specs) => specs.map(formatPublish),
-    help: 'Publishes a port of a VM on the host: [tcp:|udp:]HOSTADDR:HOSTPORT:GUESTADDR:GUESTPORT, or [HOSTADDR:][HOSTPORT:]GUESTPORT[/udp] as docker run -p has it. Without HOSTADDR it is 0.0.0.0, every IPv4 address of the host; without HOSTPORT a free one, told in the readiness line; without GUESTADDR the only VM there is. Ranges of equal length: 8000-8010:80-90. IPv6 in brackets.',
+    parse: parsePublishItem,
+    format: (items) => items.map(formatPublishItem),
+    help: 'Publishes a port of a VM on the host: [tcp:|udp:]HOSTADDR:HOSTPORT:GUESTADDR:GUESTPORT, or [HOSTADDR:][HOSTPORT:]GUESTPORT[/udp] as docker run -p has it. Without HOSTADDR it is 0.0.0.0, every IPv4 address of the host; without HOSTPORT a free one, told in the readiness line; without GUESTADDR the only VM there is. Ranges of equal length: 8000-8010:80-90. IPv6 in brackets. GUESTADDR may be a MAC in brackets or a DHCP host name. Also QEMU hostfwd=... and guestfwd=..., and passt tcp-ports=... and udp-ports=.... ?client=gateway or ?client=proxy-protocol-v2 behind it changes as whom clients appear; see docs/configuration.md.',
+  }),
+  'allow-bind': option({
+    group: 'Published ports',
+    placeholder: 'ADDRESS[/PREFIX]',
+    repeatable: true,
+    parse: parseBindRule,
+    format: formatBindRule,
+    defaultText: 'every address',
+    help: 'Only these addresses of the host, or networks of addresses, may be listened on for published ports. 0.0.0.0 and [::] stand for themselves: they are allowed where they are named, or all is (0.0.0.0/0).',
+  }),
+  'listen-fd': option({
+    group: 'Published ports',
+    placeholder: 'NAME=FD',
+    repeatable: true,
+    parse: parseNamedDescriptor,
+    format: ({ name, fd }) => `${name}=${fd}`,
+    help: 'An inherited socket that is bound already (TCP, UDP or unix), for ports that need a privilege: published as hostfwd=fd:NAME-:GUESTPORT, or by the control API.',
   }),
   memory: option({
     group: 'Limits',
@@ -304,10 +348,39 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     help: 'How long a UDP flow without traffic is kept. RFC 4787 asks for two minutes at least.',
   }),
   control: option({
-    group: 'Daemon',
+    group: 'Control',
     placeholder: 'PATH',
     parse: parsePath,
-    help: 'Unix socket of the control API (/healthz, /metrics), mode 0600.',
+    help: 'Unix socket of the control API (/v1, /healthz, /metrics), mode 0600. isthmus publish, ports, vms and the other commands find it by the same option or variable.',
+  }),
+  'control-tcp': option({
+    group: 'Control',
+    placeholder: 'ADDRESS:PORT',
+    parse: parseLoopbackEndpoint,
+    format: (at) => formatEndpoint(at.address, at.port),
+    help: 'Serves the control API on this TCP port too, for who has the token of --control-token-file or ISTHMUS_CONTROL_TOKEN. Loopback addresses only. Port 0 for any free one.',
+  }),
+  'control-token-file': option({
+    group: 'Control',
+    placeholder: 'FILE',
+    parse: parsePath,
+    help: 'File whose first line is the bearer token of --control-tcp, 16 characters or more. In place of it the variable ISTHMUS_CONTROL_TOKEN may hold the token.',
+  }),
+  api: option({
+    group: 'Control',
+    placeholder: 'NAME:PATH',
+    repeatable: true,
+    parse: parseApi,
+    format: formatApi,
+    help: "Speaks another program's control protocol on a unix socket, mode 0600, on the same forwards: gvproxy (HTTP API of gvisor-tap-vsock), slirp4netns (its JSON API socket), vpnkit (HTTP API of vpnkit-forwarder).",
+  }),
+  'guest-api': option({
+    group: 'Control',
+    placeholder: 'gvproxy[:token=SECRET|allow=CIDR]',
+    parse: parseGuestApi,
+    format: formatGuestApi,
+    defaultText: 'off',
+    help: "Lets guests publish ports of theirs by gvproxy's API at port 80 of the gateway: all guests, those that send the token as a bearer token, or those in the networks of allow=CIDR,CIDR; both with ';' between.",
   }),
   metrics: option({
     group: 'Daemon',
@@ -322,7 +395,7 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     parse: orNone(parsePath),
     default: defaultStateDir,
     defaultText: '$STATE_DIRECTORY; /var/lib/isthmus for root; $XDG_STATE_HOME/isthmus or ~/.local/state/isthmus',
-    help: 'Directory for what outlives a restart, the DHCP leases; made if it is missing. none keeps leases in memory only.',
+    help: 'Directory for what outlives a restart: DHCP leases, and forwards and DNS records of the control API; made if it is missing. none keeps all that in memory only.',
   }),
   'pid-file': option({
     group: 'Daemon',

@@ -5,10 +5,14 @@
 import { accessSync, constants } from 'node:fs';
 import { resolve } from 'node:path';
 import * as v from 'valibot';
+import type { BindRule } from '../forwarder/forward-check.ts';
+import type { ForwardSpec } from '../forwarder/forward-spec.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import { SOCKET_PATH_MAX_BYTES } from '../host/socket-file.ts';
 import { type Cidr4, formatV4, type IpAddress } from '../ip/address.ts';
+import type { ApiSpec, GuestApiSpec } from './api-spec.ts';
+import type { IsolateRule, NamedDescriptor } from './bind-grammar.ts';
 import {
   type DefaultContext,
   envNameOf,
@@ -18,10 +22,12 @@ import {
   type OptionName,
   type OptionValues,
 } from './config-schema.ts';
+import { controlToken, TOKEN_VARIABLE } from './control-token.ts';
 import { configError, type GivenValue, type GivenValues, unreadable, type ValueSource } from './given-value.ts';
 import type { LogLevel } from './log.ts';
 import { nearest } from './nearest.ts';
-import { formatPublish, type PublishSpec } from './publish-spec.ts';
+import { formatPublishItem, type PublishItem } from './publish-item.ts';
+import type { PublishSpec } from './publish-spec.ts';
 import { type Endpoint, type FixedLease, formatEndpoint } from './value-grammar.ts';
 import type { VmUrl } from './vm-url.ts';
 
@@ -48,12 +54,23 @@ export interface Config {
   readonly search: readonly string[];
   readonly leases: readonly FixedLease[];
   readonly leaseTimeMs: number;
+  /** Ports of the host for ports of guests, */
   readonly publish: readonly PublishSpec[];
+  /** and every other kind of forward. */
+  readonly forwards: readonly ForwardSpec[];
+  /** Empty: every address may be listened on. */
+  readonly allowBind: readonly BindRule[];
+  readonly listenFds: readonly NamedDescriptor[];
+  readonly isolate: readonly IsolateRule[];
   readonly memoryBytes: number;
   readonly maxFlows: number;
   readonly udpMaxFlows: number;
   readonly udpIdleMs: number;
   readonly control: string | undefined;
+  readonly controlTcp: { readonly at: Endpoint; readonly token: string } | undefined;
+  readonly apis: readonly ApiSpec[];
+  /** undefined: guests cannot publish. */
+  readonly guestApi: GuestApiSpec | undefined;
   readonly metrics: Endpoint | undefined;
   /** undefined: nothing outlives the process. */
   readonly stateDir: string | undefined;
@@ -94,7 +111,7 @@ export async function loadConfig(input: ConfigInput): Promise<LoadedConfig> {
   const file = input.flags.get('config') ?? fromEnv.get('config');
   const fromFile = file === undefined ? undefined : (await import('./config-file.ts')).readConfigFile(file);
   const reader = new OptionReader([input.flags, fromEnv, fromFile ?? new Map()], { env: input.env, uid: input.uid });
-  const config = deepFreeze(assemble(reader, input.vmOptional ?? false));
+  const config = deepFreeze(assemble(reader, input.vmOptional ?? false, input.env));
   return { config, entries: reader.entries(), warnings };
 }
 
@@ -104,7 +121,7 @@ function readEnvironment(env: ConfigInput['env']): { given: Map<OptionName, Give
   const given = new Map<OptionName, GivenValue>();
   const warnings: string[] = [];
   for (const [variable, text] of Object.entries(env)) {
-    if (!variable.startsWith('ISTHMUS_') || text === undefined || text === '') continue;
+    if (!variable.startsWith('ISTHMUS_') || variable === TOKEN_VARIABLE || text === undefined || text === '') continue;
     const name = byVariable.get(variable);
     if (name === undefined) {
       const near = nearest(variable, byVariable.keys());
@@ -184,7 +201,7 @@ class OptionReader {
   }
 }
 
-function assemble(read: OptionReader, vmOptional: boolean): Config {
+function assemble(read: OptionReader, vmOptional: boolean, env: ConfigInput['env']): Config {
   read.one('config');
   const vm = read.list('vm');
   if (vm.length === 0 && !vmOptional) {
@@ -199,6 +216,7 @@ function assemble(read: OptionReader, vmOptional: boolean): Config {
   const gateway = read.always('gateway');
   read.gateway = gateway;
   const hostAlias = read.always('host-alias');
+  const publish: readonly PublishItem[] = read.list('publish').flat();
   const config: Config = {
     vm: vm.map((link) => ({ ...link, mtu: mtu ?? (link.framing === 'qemu' ? 65520 : 1500) })),
     network,
@@ -211,12 +229,19 @@ function assemble(read: OptionReader, vmOptional: boolean): Config {
     search: read.list('search'),
     leases: read.list('lease'),
     leaseTimeMs: read.always('lease-time'),
-    publish: read.list('publish').flat(),
+    publish: publish.filter((item) => !('forward' in item)) as PublishSpec[],
+    forwards: publish.flatMap((item) => ('forward' in item ? [item.forward] : [])),
+    allowBind: read.list('allow-bind'),
+    listenFds: read.list('listen-fd'),
+    isolate: read.list('isolate'),
     memoryBytes: read.always('memory'),
     maxFlows: read.always('max-flows'),
     udpMaxFlows: read.always('udp-max-flows'),
     udpIdleMs: read.always('udp-idle'),
     control: read.one('control'),
+    controlTcp: controlTcp(read, env),
+    apis: read.list('api'),
+    guestApi: read.one('guest-api'),
     metrics: read.one('metrics'),
     stateDir: unlessNone(read.one('state-dir')),
     pidFile: read.one('pid-file'),
@@ -229,8 +254,20 @@ function assemble(read: OptionReader, vmOptional: boolean): Config {
   checkLinks(config, read);
   checkLeases(config, read);
   checkPublish(config, read);
+  checkDescriptors(config, read);
+  checkIsolation(config, read);
   checkFiles(config, read);
   return config;
+}
+
+function controlTcp(read: OptionReader, env: ConfigInput['env']): Config['controlTcp'] {
+  const file = read.one('control-token-file');
+  const at = read.one('control-tcp');
+  if (at === undefined) {
+    if (file !== undefined) read.fail('control-token-file', 'there is no --control-tcp to use it', 'both or neither');
+    return undefined;
+  }
+  return { at, token: controlToken(read.source('control-tcp'), file, read.source('control-token-file'), env) };
 }
 
 function unlessNone(value: string | undefined): string | undefined {
@@ -260,7 +297,7 @@ function checkAddresses({ network, gateway, hostAlias }: Config, read: OptionRea
   if (hostAlias.equals(gateway)) read.fail('host-alias', `"${hostAlias}" is the gateway's address`, expected);
 }
 
-function checkLinks({ vm, readyFd, control }: Config, read: OptionReader): void {
+function checkLinks({ vm, readyFd, control, apis }: Config, read: OptionReader): void {
   const seen = new Map<string, string>();
   for (const { url, transport: t } of vm) {
     const key = t.kind === 'listen' ? resolve(t.path) : t.kind === 'fd' ? `fd:${t.fd}` : 'stdio';
@@ -270,12 +307,21 @@ function checkLinks({ vm, readyFd, control }: Config, read: OptionReader): void 
   if (readyFd !== undefined && seen.has(`fd:${readyFd}`)) {
     read.fail('ready-fd', `"${readyFd}" is the descriptor of a VM link`, 'a descriptor of its own');
   }
-  if (control === undefined) return;
-  const bytes = Buffer.byteLength(control);
-  if (bytes > SOCKET_PATH_MAX_BYTES) {
-    read.fail('control', `the path has ${bytes} bytes`, `a unix socket's path, at most ${SOCKET_PATH_MAX_BYTES} bytes`);
+  const paths = [
+    ...(control === undefined ? [] : [{ name: 'control' as const, path: control }]),
+    ...apis.map(({ path }) => ({ name: 'api' as const, path })),
+  ];
+  for (const { name, path } of paths) {
+    const bytes = Buffer.byteLength(path);
+    if (bytes > SOCKET_PATH_MAX_BYTES)
+      read.fail(name, `the path has ${bytes} bytes`, `a unix socket's path, at most ${SOCKET_PATH_MAX_BYTES} bytes`);
+    const other = seen.get(resolve(path));
+    if (other !== undefined) {
+      const what = name === 'control' || other.includes(':') ? 'the socket of a VM link' : `the path of ${other} too`;
+      read.fail(name, `"${path}" is ${what}`, 'a path of its own');
+    }
+    seen.set(resolve(path), name);
   }
-  if (seen.has(resolve(control))) read.fail('control', `"${control}" is the socket of a VM link`, 'a path of its own');
 }
 
 function checkLeases({ leases, network, gateway, hostAlias }: Config, read: OptionReader): void {
@@ -299,7 +345,7 @@ function checkPublish({ publish, network, gateway, hostAlias }: Config, read: Op
   const seen = new Map<string, PublishSpec>();
   for (const spec of publish) {
     const { guestAddress: guest } = spec;
-    const text = formatPublish(spec);
+    const text = formatPublishItem(spec);
     if (guest !== undefined) {
       if (!isHostAddress(network, guest))
         read.fail('publish', `"${text}" has a guest outside the network`, hostRange(network));
@@ -311,6 +357,39 @@ function checkPublish({ publish, network, gateway, hostAlias }: Config, read: Op
     const at = `${spec.protocol} ${formatEndpoint(spec.hostAddress, spec.hostPort)}`;
     if (seen.has(at)) read.fail('publish', `${at} is published twice`, 'each host port once');
     seen.set(at, spec);
+  }
+}
+
+/** `--listen-fd`: a name each, a descriptor each, and every name that `--publish` uses is there. */
+function checkDescriptors({ listenFds, forwards, vm, readyFd }: Config, read: OptionReader): void {
+  const names = new Map<string, number>();
+  const holders = new Map<number, string>();
+  for (const { transport } of vm) if (transport.kind === 'fd') holders.set(transport.fd, 'a VM link');
+  if (readyFd !== undefined) holders.set(readyFd, 'ready-fd');
+  for (const { name, fd } of listenFds) {
+    const text = `${name}=${fd}`;
+    if (names.has(name)) read.fail('listen-fd', `the name "${name}" is given twice`, 'each name once');
+    const holder = holders.get(fd);
+    if (holder !== undefined)
+      read.fail('listen-fd', `"${text}" is the descriptor of ${holder}`, 'a descriptor of its own');
+    names.set(name, fd);
+    holders.set(fd, `listen-fd ${name}`);
+  }
+  for (const { listen } of forwards) {
+    if (listen.kind === 'fd' && !names.has(listen.name)) {
+      read.fail('publish', `there is no socket "${listen.name}"`, `--listen-fd ${listen.name}=FD beside it`);
+    }
+  }
+}
+
+function checkIsolation({ isolate, vm }: Config, read: OptionReader): void {
+  for (const rule of isolate) {
+    if (rule.kind !== 'link' || vm.some(({ url }) => url === rule.text)) continue;
+    read.fail(
+      'isolate',
+      `"${rule.text}" is no VM link`,
+      'the URL of a --vm as it is written there, a MAC address, or all',
+    );
   }
 }
 

@@ -20,7 +20,7 @@ export function helpText(topic: CommandName | undefined): string {
 }
 
 function generalHelp(): string {
-  const commands = Object.entries(COMMANDS).map(([name, what]) => `  ${name.padEnd(10)} ${what}`);
+  const commands = Object.entries(COMMANDS).map(([name, what]) => `  ${name.padEnd(11)} ${what}`);
   return `Usage: isthmus COMMAND [OPTIONS]
 
 isthmus gives a VM its whole network through ordinary sockets of the host.
@@ -31,7 +31,10 @@ ${commands.join('\n')}
 A VM on the socket /run/vm.sock, its port 80 published on the host:
   isthmus run --vm qemu:/run/vm.sock --publish 127.0.0.1:8080:80
 
-isthmus run --help lists the options; the manual page isthmus(1) explains them.
+Another one while it runs:
+  isthmus publish --control /run/isthmus.sock 127.0.0.1:2222:22
+
+isthmus COMMAND --help lists the options of each; the manual page isthmus(1) explains them.
 `;
 }
 
@@ -66,8 +69,9 @@ const EXIT_LINES: readonly (readonly [ExitCode, string])[] = [
   [ExitCode.Ok, 'ended as asked'],
   [ExitCode.Unexpected, 'a mistake of isthmus itself, or ended by a second signal'],
   [ExitCode.Usage, 'unknown command or flag, or a flag with a wrong value'],
+  [ExitCode.Refused, 'the daemon refused what a command asked of it'],
   [ExitCode.NoInput, 'a file that an option names cannot be read'],
-  [ExitCode.Unavailable, 'a socket, port or pid file is held by somebody else'],
+  [ExitCode.Unavailable, 'a socket, port or pid file is held by somebody else; or no daemon answers a command'],
   [ExitCode.CannotCreate, 'a socket, pid file, capture or state directory cannot be made'],
   [ExitCode.Config, 'a wrong value in the environment or the file, or values that contradict each other'],
 ];
@@ -80,7 +84,7 @@ function optionLines(name: OptionName): string[] {
 }
 
 /** Breaks a text at blanks so that no line with its indent is wider than WIDTH. */
-function wrap(text: string, indent: string): string[] {
+export function wrap(text: string, indent: string): string[] {
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(' ')) {

@@ -4,14 +4,15 @@
 // The order of the start: descriptor and pid file are checked, then the VM's socket and the control socket listen, then readiness
 // is told; pino, hono and prom-client are loaded after that, as the VM's socket is to be ready within 100 ms.
 
-import type { HealthAnswer } from '../control/routes.ts';
+import type { CompatServers } from '../control/compat-servers.ts';
+import type { ApiSource, HealthAnswer } from '../control/resources.ts';
 import type { ControlServer } from '../control/server.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import { releaseSocketFiles } from '../host/socket-file.ts';
 import type { Config, LoadedConfig } from './config.ts';
 import { type Log, LogRoot } from './log.ts';
-import type { LoadNetwork, NetworkService } from './network-api.ts';
+import type { LoadNetwork, NetworkService, ReadyInfo } from './network-api.ts';
 import { PidFile } from './pid-file.ts';
 import { checkReadyFd, type ReadyLine, SystemdNotifier, tellReadyFd } from './readiness.ts';
 import type { StatsSource } from './stats-source.ts';
@@ -40,6 +41,7 @@ export function runDaemon(loaded: LoadedConfig, deps: DaemonDeps): Promise<numbe
 
 class Daemon {
   readonly #config: Config;
+  readonly #entries: LoadedConfig['entries'];
   readonly #warnings: readonly string[];
   readonly #deps: DaemonDeps;
   readonly #root: LogRoot;
@@ -54,10 +56,14 @@ class Daemon {
   #reloading = false;
   #reloads = 0;
   #metrics: Promise<{ contentType: string; metrics(): Promise<string> }> | undefined;
+  #api: Promise<ApiSource | undefined> | undefined;
+  #networkUp: Promise<ReadyInfo> | undefined;
+  #apis: CompatServers | undefined;
   #finish: (code: number) => void = () => {};
 
   constructor(loaded: LoadedConfig, deps: DaemonDeps) {
     this.#config = loaded.config;
+    this.#entries = loaded.entries;
     this.#warnings = loaded.warnings;
     this.#deps = deps;
     this.#root = new LogRoot(this.#config.logLevel, process.stderr);
@@ -100,9 +106,11 @@ class Daemon {
     const network = createNetwork(this.#config, this.#log);
     this.#network = network;
     // Both settle before a failure is told: what has begun to listen by then is known, and is closed again.
-    const [ready, control] = await Promise.allSettled([network.start(), this.#startControl()]);
+    this.#networkUp = network.start();
+    const [ready, control] = await Promise.allSettled([this.#networkUp, this.#startControl()]);
     if (ready.status === 'rejected') throw ready.reason;
     if (control.status === 'rejected') throw control.reason;
+    if (this.#config.apis.length > 0) await this.#startApis();
     this.#pidFile?.write();
     return {
       event: 'ready',
@@ -110,21 +118,66 @@ class Daemon {
       version: this.#deps.version,
       ...ready.value,
       control: this.#config.control ?? null,
-      metrics: control.value,
+      ...control.value,
+      apis: this.#config.apis.map(({ protocol, path }) => ({ protocol, path })),
     };
   }
 
-  /** @returns `ADDRESS:PORT` of /metrics, or null. */
-  async #startControl(): Promise<string | null> {
-    const { control, metrics } = this.#config;
-    if (control === undefined && metrics === undefined) return null;
+  /** @returns `ADDRESS:PORT` of the TCP ports, or null. */
+  async #startControl(): Promise<{ controlTcp: string | null; metrics: string | null }> {
+    const { control, controlTcp, metrics } = this.#config;
+    const bound: { controlTcp: string | null; metrics: string | null } = { controlTcp: null, metrics: null };
+    if (control === undefined && controlTcp === undefined && metrics === undefined) return bound;
     const { ControlServer } = await import('../control/server.ts');
-    const source = { health: () => this.#health(), metrics: () => this.#metricsText() };
+    const source = {
+      health: () => this.#health(),
+      metrics: () => this.#metricsText(),
+      api: () => this.#loadApi(),
+    };
     this.#control = new ControlServer(source, this.#log.child({ part: 'control' }));
     if (control !== undefined) await this.#control.listenOnSocket(control);
-    if (metrics === undefined) return null;
-    const port = await this.#control.listenOnLoopback(metrics.address.toString(), metrics.port);
-    return formatEndpoint(metrics.address, port);
+    if (controlTcp !== undefined) {
+      const { Token } = await import('../control/token.ts');
+      const { address, port } = controlTcp.at;
+      const chosen = await this.#control.listenOnLoopback(address.toString(), port, new Token(controlTcp.token));
+      bound.controlTcp = formatEndpoint(address, chosen);
+    }
+    if (metrics !== undefined) {
+      const port = await this.#control.listenOnLoopback(metrics.address.toString(), metrics.port);
+      bound.metrics = formatEndpoint(metrics.address, port);
+    }
+    return bound;
+  }
+
+  /** The sockets of --api. */
+  async #startApis(): Promise<void> {
+    const { CompatServers } = await import('../control/compat-servers.ts');
+    const api = await this.#loadApi();
+    if (api === undefined) return;
+    this.#apis = new CompatServers(api, this.#log.child({ part: 'api' }));
+    for (const { protocol, path } of this.#config.apis) await this.#apis.listen(protocol, path);
+  }
+
+  /** The network as the control API sees it. */
+  #loadApi(): Promise<ApiSource | undefined> {
+    this.#api ??= this.#makeApi();
+    return this.#api;
+  }
+
+  async #makeApi(): Promise<ApiSource | undefined> {
+    // Whoever asks early waits until what was stored is back.
+    await this.#networkUp?.catch(ignore);
+    const { configValues } = await import('./config-print.ts');
+    return this.#network?.control?.({
+      version: this.#deps.version,
+      config: () => configValues(this.#entries),
+      stats: () => this.#ownStats(),
+      drain: (timeoutMs) => {
+        const drained = this.#network?.drain?.(timeoutMs) ?? Promise.resolve();
+        drained.then(() => this.#stop('drained'), this.#crash);
+      },
+      shutdown: () => this.#stop('the control API'),
+    });
   }
 
   #tellReady(ready: ReadyLine): void {
@@ -219,12 +272,14 @@ class Daemon {
       await Promise.all([this.#notifier.stopping(), this.#network?.stop(NETWORK_STOP_MS)]);
     } finally {
       this.#control?.stop();
+      this.#apis?.stop();
       this.#release();
     }
   }
 
   async #abandonStart(): Promise<void> {
     this.#control?.stop();
+    this.#apis?.stop();
     let timer: NodeJS.Timeout | undefined;
     const limit = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, NETWORK_STOP_MS);
@@ -303,6 +358,24 @@ class Daemon {
           help: 'Log lines lost because standard error was not read.',
           type: 'counter',
           read: () => this.#root.dropped,
+        },
+        {
+          name: 'isthmus_control_connections',
+          help: 'Connections to the control API and the port of metrics now.',
+          type: 'gauge',
+          read: () => this.#control?.counts().connections ?? 0,
+        },
+        {
+          name: 'isthmus_control_evicted_total',
+          help: 'Idle control connections closed because others wanted their place.',
+          type: 'counter',
+          read: () => this.#control?.counts().evicted ?? 0,
+        },
+        {
+          name: 'isthmus_control_refused_total',
+          help: 'Control connections closed at once because all others were at work.',
+          type: 'counter',
+          read: () => this.#control?.counts().refused ?? 0,
         },
         {
           name: 'isthmus_daemon_reloads_total',

@@ -1,6 +1,9 @@
 // What the life cycle asks of the network, and all that it knows of it: start, stop, look, reload. Types only.
 
+import type { ApiSource } from '../control/resources.ts';
+import type { Forwards } from '../forwarder/forwards.ts';
 import type { Config } from './config.ts';
+import type { DaemonControl } from './control-source.ts';
 import type { Log } from './log.ts';
 import type { StatsSource } from './stats-source.ts';
 
@@ -35,6 +38,14 @@ export interface Health {
   readonly reason?: string;
 }
 
+/** What may be asked and said of isolation while the daemon runs. */
+export interface IsolationControl {
+  /** @param vm number of a VM's connection, or a MAC. @returns false if there is no such connection. */
+  setIsolated(vm: number | string, isolated: boolean): boolean;
+  /** @returns undefined if there is no such connection. */
+  isIsolated(vmId: number): boolean | undefined;
+}
+
 /** The running network: links, stack, services and forwarders, wired. */
 export interface NetworkService {
   /**
@@ -45,6 +56,14 @@ export interface NetworkService {
   /** Resets every flow, closes every socket, writes what must be kept. Done within `deadlineMs`; also right after a failed start. */
   stop(deadlineMs: number): Promise<void>;
   stats(): StatsSource;
+  /** What the control API reads and does; loaded when it is asked for. */
+  control?(daemon: DaemonControl): Promise<ApiSource>;
+  /** Takes no new flows, clients or VMs. Resolves when no TCP flow is left, or after `timeoutMs`. */
+  drain?(timeoutMs: number): Promise<void>;
+  /** Which VMs reach no other VM. */
+  readonly isolation: IsolationControl;
+  /** The table of forwards, complete once `start` has resolved. */
+  readonly forwards: Forwards;
   health(): Health;
   /** Reads the resolver configuration and hosts files again (SIGHUP). */
   reload(): Promise<void>;

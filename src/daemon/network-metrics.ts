@@ -11,8 +11,9 @@ export interface MetricsInput {
   readonly stack: Stack;
   readonly tcp: { readonly stats: HostFlowStats; readonly live: number };
   readonly udp: { readonly size: number; readonly stats: object };
-  readonly tcpPublisher: { readonly stats: object };
+  readonly tcpPublished: object;
   readonly udpPublisher: { readonly size: number; readonly stats: object };
+  readonly forwards: { readonly size: number; readonly listening: number };
   readonly dns: { readonly stats: object; readonly sessions: number };
   readonly dhcp: { readonly stats: object };
   readonly ntp: { readonly stats: object };
@@ -20,6 +21,10 @@ export interface MetricsInput {
   readonly links: () => LinkCounters;
   readonly linksRefused: () => number;
   readonly leases: () => number;
+  readonly control: {
+    readonly events: { readonly hub: { readonly lost: number } };
+    readonly captureStats: { readonly dropped: number };
+  };
   readonly wakeups: () => number;
 }
 
@@ -62,6 +67,8 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       gauge('tcp_host_sockets', 'Host sockets of TCP flows.', () => input.tcp.live),
       gauge('udp_flows', 'UDP flows now.', () => input.udp.size),
       gauge('udp_published_clients', 'Clients of published UDP ports now.', () => input.udpPublisher.size),
+      gauge('forwards', 'Forwards in the table.', () => input.forwards.size),
+      gauge('forwards_listening', 'Ports and sockets that forwards listen on now.', () => input.forwards.listening),
       gauge('dns_sessions', 'DNS connections of guests now.', () => input.dns.sessions),
       gauge('leases', 'DHCP leases known.', input.leases),
       gauge('neighbours', 'Guest addresses known.', () => stack.neighbours.size),
@@ -100,6 +107,18 @@ export function networkMetrics(input: MetricsInput): StatsSource {
         read: () => slab.refused,
       },
       {
+        name: 'isthmus_control_events_lost_total',
+        help: 'Events that a client of the control API did not get because it did not read.',
+        type: 'counter',
+        read: () => input.control.events.hub.lost,
+      },
+      {
+        name: 'isthmus_control_capture_dropped_total',
+        help: 'Frames that live captures lack because their reader was too slow.',
+        type: 'counter',
+        read: () => input.control.captureStats.dropped,
+      },
+      {
         name: 'isthmus_timer_wakeups_total',
         help: 'Times the deadline timer fired.',
         type: 'counter',
@@ -116,7 +135,7 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       ...counters('stack', 'Stack', stack.stats),
       ...counters('tcp', 'TCP', stack.stats.tcp),
       ...counters('tcp_host', 'Host sockets', input.tcp.stats),
-      ...counters('tcp_published', 'Published TCP ports', input.tcpPublisher.stats),
+      ...counters('tcp_published', 'Published TCP ports', input.tcpPublished),
       ...counters('udp', 'UDP flows', input.udp.stats),
       ...counters('udp_published', 'Published UDP ports', input.udpPublisher.stats),
       ...counters('dns', 'DNS', input.dns.stats),

@@ -5,26 +5,21 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Millis } from '../base/clock.ts';
+import type { ApiSource } from '../control/resources.ts';
 import { LocalNames } from '../dns/local-names.ts';
 import { parseResolvConf } from '../dns/resolv-conf.ts';
 import { parseMac } from '../ethernet/mac.ts';
-import { AddressTexts } from '../forwarder/address-texts.ts';
 import { Destinations } from '../forwarder/destination.ts';
 import { DnsService } from '../forwarder/dns-service.ts';
-import { SendArena } from '../forwarder/send-arena.ts';
+import type { Forwards } from '../forwarder/forwards.ts';
 import { TcpForwarder } from '../forwarder/tcp-forwarder.ts';
-import { TcpPublisher } from '../forwarder/tcp-publisher.ts';
 import { UdpForwarder } from '../forwarder/udp-forwarder.ts';
-import { UdpPublisher } from '../forwarder/udp-publisher.ts';
-import { ExitCode } from '../host/exit-code.ts';
 import { HostClock, HostTimers } from '../host/host-clock.ts';
 import { HostRandom } from '../host/host-random.ts';
 import { LeaseFile } from '../host/lease-file.ts';
-import { errnoOf, OperatorError } from '../host/operator-error.ts';
 import { createPacketMemory, type PacketMemory } from '../host/packet-memory.ts';
+import { StateStore } from '../host/state-store.ts';
 import { TurnClock } from '../host/turn-clock.ts';
-import { udpHandles } from '../host/udp-handles.ts';
-import { READ_BYTES } from '../host/udp-native.ts';
 import { WakeTimer } from '../host/wake-timer.ts';
 import { IpAddress } from '../ip/address.ts';
 import { CaptureHost } from '../link/capture.ts';
@@ -42,17 +37,25 @@ import { Stack } from '../stack/stack.ts';
 import type { VmPort } from '../stack/vm-port.ts';
 import { DEFAULT_TCP_LIMITS } from '../tcp/limits.ts';
 import type { Config } from './config.ts';
+import type { DaemonControl } from './control-source.ts';
+import { Forwarding } from './forwarding.ts';
+import { GuestApi } from './guest-api.ts';
+import { GuestDirectory } from './guest-directory.ts';
+import { Isolation } from './isolation.ts';
 import type { Log } from './log.ts';
-import type { Health, NetworkService, ReadyInfo, ReadyPort } from './network-api.ts';
+import type { Health, NetworkService, ReadyInfo } from './network-api.ts';
+import { NetworkControl } from './network-control.ts';
 import { networkMetrics } from './network-metrics.ts';
-import type { PublishSpec } from './publish-spec.ts';
+import { forwardOf } from './publish-item.ts';
 import type { StatsSource } from './stats-source.ts';
+import { makeUdpSockets } from './udp-sockets.ts';
 import { formatEndpoint } from './value-grammar.ts';
 
 /** The gateway's MAC, VPNKit's: launchers have it in their configurations. */
 const GATEWAY_MAC = 'f6:16:36:bc:f9:c6';
 const DNS_PORT = 53;
 const DHCP_PORT = 67;
+const HTTP_PORT = 80;
 const NTP_PORT = 123;
 /** A host that follows others' clocks; RFC 5905 calls a server below such a host stratum 3 or 4. */
 const NTP_STRATUM = 3;
@@ -72,6 +75,7 @@ export function createNetwork(
 
 class Network implements NetworkService {
   readonly finished: Promise<void>;
+  readonly isolation: Isolation;
   readonly #config: Config;
   readonly #log: Log;
   readonly #sockets: readonly (VmSocket | undefined)[];
@@ -82,17 +86,19 @@ class Network implements NetworkService {
   readonly #wake: WakeTimer;
   readonly #stack: Stack;
   readonly #leases: Leases;
+  readonly #guests: GuestDirectory;
   readonly #identities: VpnkitIdentities;
   readonly #leaseFile: LeaseFile | undefined;
+  readonly #state: StateStore;
   readonly #dhcp: DhcpService;
   readonly #ntp: NtpService;
   readonly #dns: DnsService;
   readonly #tcp: TcpForwarder;
-  readonly #tcpPublisher: TcpPublisher;
   readonly #udp: UdpForwarder;
-  readonly #udpPublisher: UdpPublisher;
+  readonly #forwarding: Forwarding;
   readonly #listeners: LinkListener[] = [];
   readonly #stats: StatsSource;
+  readonly #control: NetworkControl;
   #capture: CaptureFile | undefined;
   readonly #turns: TurnClock;
   #stopping = false;
@@ -103,6 +109,7 @@ class Network implements NetworkService {
 
   constructor(config: Config, log: Log, sockets: readonly (VmSocket | undefined)[]) {
     this.#config = config;
+    this.isolation = new Isolation(config.isolate);
     this.#log = log;
     this.#sockets = sockets;
     this.finished = new Promise((resolve) => {
@@ -123,29 +130,71 @@ class Network implements NetworkService {
         this.#stack.udp.sendDatagram(src, srcPort, dst, dstPort, buf, off, len, now),
       sendUnreachable: (...args) => this.#stack.udp.sendUnreachable(...args),
     };
-    const { mem, slab } = this.#memory;
-    const readOff = slab.alloc(READ_BYTES);
-    const handles = udpHandles(readOff < 0 ? undefined : { buf: mem, off: readOff });
-    const udpSockets = { handles, arena: new SendArena({ slab }), texts: new AddressTexts() };
-    this.#udpPublisher = new UdpPublisher({
-      gateway,
+    const udpSockets = makeUdpSockets(this.#memory);
+    this.#leases = new Leases({
+      network,
+      gateway: gateway.v4,
+      hostAlias: hostAlias?.v4,
+      fixed: config.leases.map((l) => ({ mac: l.mac, address: l.address.v4 })),
+      leaseMs: config.leaseTimeMs,
+    });
+    this.#state = new StateStore({
+      path: config.stateDir === undefined ? undefined : join(config.stateDir, stateFileName('state', config)),
+      report: (message) => log.warn({ event: 'state.file' }, message),
+    });
+    this.#forwarding = new Forwarding({
+      destinations,
+      connector: { connect: (...args) => this.#stack.connect(...args) },
       sender,
+      guests: { find: (guest) => this.#guests.find(guest) },
+      addresses: {
+        isOwn: (address) => address.equals(gateway) || (hostAlias?.equals(address) ?? false),
+        claim: ({ v4 }) => {
+          if (!this.#leases.setAside(v4, this.#clock.now())) return false;
+          if (this.#stack.claimAddress(v4)) return true;
+          this.#leases.putBack(v4);
+          return false;
+        },
+        release: ({ v4 }) => {
+          this.#stack.releaseAddress(v4);
+          this.#leases.putBack(v4);
+        },
+      },
+      flows: this.#tcp.context,
       clock: this.#clock,
       sockets: udpSockets,
       onDeadlineChanged,
-      idleMs: config.udpIdleMs,
-      maxClients: config.udpMaxFlows,
+      allowBind: config.allowBind,
+      listenFds: config.listenFds,
+      udpIdleMs: config.udpIdleMs,
+      udpMaxClients: config.udpMaxFlows,
+      store: this.#state.table('forwards'),
+      log: log.child({ part: 'forwards' }),
     });
+    this.#tcp.interceptor = this.#forwarding.services;
     this.#udp = new UdpForwarder({
       destinations,
       sender,
       clock: this.#clock,
       onDeadlineChanged,
-      claimer: this.#udpPublisher,
+      claimer: this.#forwarding.udp,
       sockets: udpSockets,
       idleMs: config.udpIdleMs,
       maxFlows: config.udpMaxFlows,
     });
+    this.#control = new NetworkControl(config, log, this.#tcp, () => ({
+      stack: this.#stack,
+      udp: this.#udp,
+      udpPublisher: this.#forwarding.udp,
+      leases: this.#leases,
+      clock: this.#clock,
+      isolation: this.isolation,
+      stats: this.#stats,
+      forwards: this.forwards,
+      dns: this.#dns,
+      gatewayMac: GATEWAY_MAC,
+      store: this.#state.table('dns'),
+    }));
     this.#stack = new Stack(
       {
         network,
@@ -157,31 +206,27 @@ class Network implements NetworkService {
       },
       this.#memory.slab,
       this.#random,
-      this.#tcp,
+      this.#control,
       this.#udp,
       {
         onTurnWanted: () => this.#turns.want(),
         onTurnEnd: () => this.#wake.update(),
-        onVmConnected: () => {},
+        onVmConnected: (port) => {
+          this.isolation.onVmConnected(port);
+          this.#control.onVmConnected(port);
+        },
+        onMacLearned: (port, mac, off) => this.isolation.onMacLearned(port, mac, off),
         onVmGone: (port) => this.#onVmGone(port),
         onBug: (error, what) => this.#onBug(error, what),
       },
     );
-    this.#tcpPublisher = new TcpPublisher({ connector: this.#stack, context: this.#tcp.context, source: gateway });
-
-    this.#leases = new Leases({
-      network,
-      gateway: gateway.v4,
-      hostAlias: hostAlias?.v4,
-      fixed: config.leases.map((l) => ({ mac: l.mac, address: l.address.v4 })),
-      leaseMs: config.leaseTimeMs,
-    });
+    this.#guests = new GuestDirectory(this.#stack, this.#leases, this.#clock);
     this.#identities = new VpnkitIdentities(this.#leases, this.#random);
     this.#leaseFile =
       config.stateDir === undefined
         ? undefined
         : new LeaseFile({
-            path: join(config.stateDir, leaseFileName(config)),
+            path: join(config.stateDir, stateFileName('leases', config)),
             leases: this.#leases,
             identities: this.#identities,
             clock: this.#clock,
@@ -204,9 +249,12 @@ class Network implements NetworkService {
         onLease: (mac, address, hostName) => {
           const guest = IpAddress.v4(address).toString();
           log.info({ event: 'dhcp.lease', mac: Buffer.from(mac).toString('hex'), guest, hostName }, 'lease given');
+          this.#control.events.lease(mac, address, hostName);
         },
-        onRelease: (_mac, address) =>
-          log.info({ event: 'dhcp.release', guest: IpAddress.v4(address).toString() }, 'lease given back'),
+        onRelease: (mac, address) => {
+          log.info({ event: 'dhcp.release', guest: IpAddress.v4(address).toString() }, 'lease given back');
+          this.#control.events.released(mac, address);
+        },
       },
     );
     this.#ntp = new NtpService(
@@ -234,37 +282,58 @@ class Network implements NetworkService {
         network,
         domain: config.domain,
         guests: this.#leases.names,
+        zones: this.#control.zones,
       }),
       upstreams: config.dns.map((e) => formatEndpoint(e.address, e.port)),
       resolvConfPath: config.resolvConf,
       hostsPath: config.hosts ?? '',
       linkLimitBytes: (vm) => Math.max(1232, ((vm as VmPort).takes ?? 1500) - 28),
       onDeadlineChanged,
-      log: (level, event, fields) => log[level]({ event, ...fields }, event),
+      log: (level, event, fields) => {
+        log[level]({ event, ...fields }, event);
+        this.#control.events.dns(event, fields);
+      },
     });
     this.#stack.udp.serve(DNS_PORT, this.#dns);
     this.#stack.udp.serve(DHCP_PORT, this.#dhcp);
     this.#stack.udp.serve(NTP_PORT, this.#ntp);
     this.#tcp.serve(DNS_PORT, this.#dns);
-    for (const p of [this.#stack, this.#udp, this.#udpPublisher, this.#dns]) this.#wake.add(p);
+    if (config.guestApi !== undefined)
+      this.#tcp.serve(HTTP_PORT, new GuestApi(config.guestApi, this.#clock, () => this.forwards, log));
+    for (const p of [this.#stack, this.#udp, this.#forwarding.udp, this.#dns]) this.#wake.add(p);
     this.#stats = networkMetrics({
       stack: this.#stack,
-      tcp: this.#tcp,
+      tcp: this.#forwarding.flows,
       udp: this.#udp,
-      tcpPublisher: this.#tcpPublisher,
-      udpPublisher: this.#udpPublisher,
+      tcpPublished: this.#forwarding.tcpStats,
+      udpPublisher: this.#forwarding.udp,
+      forwards: this.#forwarding.forwards,
       dns: this.#dns,
       dhcp: this.#dhcp,
       ntp: this.#ntp,
       links: () => this.#linkTotals(),
       linksRefused: () => this.#listeners.reduce((n, l) => n + l.refused, 0),
       leases: () => this.#leases.size,
+      control: this.#control,
       wakeups: () => this.#wake.wakeups,
     });
   }
 
+  control(daemon: DaemonControl): Promise<ApiSource> {
+    return this.#control.api(daemon);
+  }
+
+  drain(timeoutMs: number): Promise<void> {
+    return this.#control.drain(timeoutMs);
+  }
+
+  get forwards(): Forwards {
+    return this.#forwarding.forwards;
+  }
+
   async start(): Promise<ReadyInfo> {
     const { config } = { config: this.#config };
+    this.#forwarding.checkDescriptors();
     this.#leaseFile?.load();
     this.#dns.start();
     const links = this.#log.child({ part: 'link' });
@@ -302,8 +371,11 @@ class Network implements NetworkService {
       this.#listeners.push(listener);
       await listener.listen();
     }
-    const publish: ReadyPort[] = [];
-    for (const spec of config.publish) publish.push(await this.#publish(spec));
+    // The links are ours now, and so is the state that goes with them.
+    await this.#state.open();
+    const publish = await this.#forwarding.publish([...config.publish.map(forwardOf), ...config.forwards]);
+    await this.forwards.restore();
+    await this.#control.start();
     return {
       vm: config.vm.map((vm) => ({
         url: vm.url,
@@ -317,15 +389,15 @@ class Network implements NetworkService {
   async stop(_deadlineMs: number): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
-    this.#tcpPublisher.close();
+    this.#control.close();
+    this.#forwarding.close();
     this.#stack.stop(this.#clock.now());
     this.#tcp.close();
-    this.#udpPublisher.close();
     this.#udp.close();
     this.#dns.close();
     this.#wake.close();
     await Promise.all(this.#listeners.map((l) => l.close()));
-    await Promise.all([this.#capture?.close(), this.#leaseFile?.close()]);
+    await Promise.all([this.#capture?.close(), this.#leaseFile?.close(), this.#state.close()]);
   }
 
   stats(): StatsSource {
@@ -343,7 +415,9 @@ class Network implements NetworkService {
   }
 
   #onVmGone(port: VmPort): void {
+    this.#control.events.vmDown(port);
     this.#dhcp.vmGone(port.id);
+    this.isolation.onVmGone(port);
   }
 
   #onBug(error: unknown, what: string): void {
@@ -353,56 +427,6 @@ class Network implements NetworkService {
     if (now - this.#bugLoggedAt < BUG_LOG_MS) return;
     this.#bugLoggedAt = now;
     this.#log.error({ event: 'bug', err: error }, `bug: a ${what} was lost to it`);
-  }
-
-  // --- Publishing.
-
-  async #publish(spec: PublishSpec): Promise<ReadyPort> {
-    const guestOf = spec.guestAddress === undefined ? () => this.#onlyGuest() : () => spec.guestAddress;
-    const wanted = formatEndpoint(spec.hostAddress, spec.hostPort);
-    try {
-      const port = spec.protocol === 'tcp' ? await this.#publishTcp(spec, guestOf) : this.#publishUdp(spec, guestOf);
-      const guest =
-        spec.guestAddress === undefined ? `:${spec.guestPort}` : formatEndpoint(spec.guestAddress, spec.guestPort);
-      return { protocol: spec.protocol, host: formatEndpoint(spec.hostAddress, port), guest };
-    } catch (error) {
-      const errno = errnoOf(error) ?? '';
-      throw new OperatorError(`publish: ${spec.protocol} ${wanted} cannot be bound: ${bindProblem(errno, spec)}`, {
-        code: errno === 'EADDRINUSE' ? 'ERR_PORT_IN_USE' : 'ERR_PUBLISH',
-        exitCode: ExitCode.Unavailable,
-        cause: error,
-      });
-    }
-  }
-
-  async #publishTcp(spec: PublishSpec, guestOf: () => IpAddress | undefined): Promise<number> {
-    return (await this.#tcpPublisher.publish(spec.hostAddress, spec.hostPort, guestOf, spec.guestPort)).port;
-  }
-
-  #publishUdp(spec: PublishSpec, guestOf: () => IpAddress | undefined): number {
-    const published = this.#udpPublisher.publish(spec.hostAddress, spec.hostPort, guestOf, spec.guestPort);
-    if (typeof published === 'string') throw Object.assign(new Error(published), { code: published });
-    return published.hostPort;
-  }
-
-  /** The address of the only VM, while there is exactly one. */
-  #onlyGuest(): IpAddress | undefined {
-    const known = [...this.#stack.neighbours.entries()]
-      .filter((n) => n.usable && this.#stack.ports.has(n.portId))
-      .map((n) => n.ip);
-    const now = this.#clock.now();
-    const leased = [...this.#leases.values()].filter((l) => l.bound && l.active(now)).map((l) => l.address);
-    // A VM may hold more addresses than its own (containers on a bridge): the leased one is meant.
-    const both = known.filter((ip) => leased.includes(ip));
-    const candidates =
-      known.length === 1
-        ? known
-        : both.length > 0
-          ? both
-          : known.length === 0 && this.#stack.ports.size === 1
-            ? leased
-            : [];
-    return candidates.length === 1 ? IpAddress.v4(candidates[0]!) : undefined;
   }
 
   #searchList(): readonly string[] {
@@ -424,28 +448,14 @@ class Network implements NetworkService {
 
 /**
  * One file for each set of links and network: daemons of different launchers share the default state directory, and none may
- * overwrite another's leases. The same command line finds its own again.
+ * overwrite another's state. The same command line finds its own again.
  */
-function leaseFileName(config: Config): string {
+function stateFileName(what: 'leases' | 'state', config: Config): string {
   const links = config.vm.map(({ framing, transport }) =>
     transport.kind === 'listen' ? `${framing}:${resolve(transport.path)}` : `${framing}:${transport.kind}`,
   );
   const identity = JSON.stringify([config.network.toString(), ...links.sort()]);
-  return `leases-${createHash('sha256').update(identity).digest('hex').slice(0, 12)}.json`;
+  return `${what}-${createHash('sha256').update(identity).digest('hex').slice(0, 12)}.json`;
 }
 
 type UdpSender = ConstructorParameters<typeof UdpForwarder>[0]['sender'];
-
-/** What is wrong and what would be right. */
-function bindProblem(errno: string, spec: PublishSpec): string {
-  switch (errno) {
-    case 'EADDRINUSE':
-      return 'another program holds the port; stop it or choose another host port';
-    case 'EACCES':
-      return `port ${spec.hostPort} is privileged; choose one from 1024 up, or allow it (sysctl net.ipv4.ip_unprivileged_port_start=${spec.hostPort}, or the capability CAP_NET_BIND_SERVICE)`;
-    case 'EADDRNOTAVAIL':
-      return `no interface of this host has the address ${spec.hostAddress}`;
-    default:
-      return errno === '' ? 'the system refused' : errno;
-  }
-}

@@ -4,7 +4,10 @@
 //   [tcp:|udp:]HOSTADDR:HOSTPORT:GUESTADDR:GUESTPORT        full
 //   [HOSTADDR:][HOSTPORT:]GUESTPORT[/tcp|/udp]              as docker has it; no HOSTPORT: the system chooses one
 //   HOSTPORT:GUESTADDR:GUESTPORT                            short, with the guest's address
+//
+// GUESTADDR may also be a VM's DHCP host name, or its MAC in brackets.
 
+import type { ClientMode } from '../forwarder/forward-spec.ts';
 import { IpAddress, parseAddress } from '../ip/address.ts';
 import { nearest } from './nearest.ts';
 import { formatEndpoint, GrammarError } from './value-grammar.ts';
@@ -17,7 +20,13 @@ export interface PublishSpec {
   readonly hostPort: number;
   /** undefined: the only VM there is. */
   readonly guestAddress: IpAddress | undefined;
+  /** The VM with this MAC or DHCP host name, instead of an address. */
+  readonly guestName?: string;
   readonly guestPort: number;
+  /** As whom its clients appear. */
+  readonly client?: ClientMode;
+  /** False: `[::]` takes IPv4 clients too. */
+  readonly v6Only?: false;
 }
 
 interface PortRange {
@@ -54,7 +63,8 @@ export function parsePublish(text: string): readonly PublishSpec[] {
     throw new GrammarError(`has port 0 in the host port range ${hostPorts}`, 'a range of ports from 1 to 65535');
   }
   const hostIp = hostAddress === '' ? IpAddress.v4(0) : parsePart(hostAddress, 'host address');
-  const guestIp = guestAddress === '' ? undefined : parsePart(guestAddress, 'guest address');
+  const guestName = nameOf(guestAddress);
+  const guestIp = guestAddress === '' || guestName !== undefined ? undefined : parsePart(guestAddress, 'guest address');
   const specs: PublishSpec[] = [];
   for (let i = 0; i <= guest.last - guest.first; i++) {
     specs.push({
@@ -62,6 +72,7 @@ export function parsePublish(text: string): readonly PublishSpec[] {
       hostAddress: hostIp,
       hostPort: host === undefined ? 0 : host.first + i,
       guestAddress: guestIp,
+      ...(guestName === undefined ? {} : { guestName }),
       guestPort: guest.first + i,
     });
   }
@@ -70,8 +81,9 @@ export function parsePublish(text: string): readonly PublishSpec[] {
 
 /** The full form, which `parsePublish` reads back. */
 export function formatPublish(spec: PublishSpec): string {
-  const guest =
-    spec.guestAddress === undefined ? `:${spec.guestPort}` : formatEndpoint(spec.guestAddress, spec.guestPort);
+  const { guestAddress, guestName, guestPort } = spec;
+  const name = guestName?.includes(':') ? `[${guestName}]` : (guestName ?? '');
+  const guest = guestAddress === undefined ? `${name}:${guestPort}` : formatEndpoint(guestAddress, guestPort);
   return `${spec.protocol}:${formatEndpoint(spec.hostAddress, spec.hostPort)}:${guest}`;
 }
 
@@ -133,7 +145,7 @@ function assign(parts: readonly string[]): Record<'hostAddress' | 'hostPorts' | 
         throw new GrammarError('has no host port', 'HOSTPORT:GUESTPORT, or GUESTPORT alone for any free port');
       return { hostAddress: '', hostPorts: a, guestAddress: '', guestPorts: b };
     case 3:
-      if (!isAddressLike(a) && isAddressLike(b))
+      if (isPorts(a) && !isPorts(b) && b !== '')
         return { hostAddress: '', hostPorts: a, guestAddress: b, guestPorts: c };
       return { hostAddress: a, hostPorts: b, guestAddress: '', guestPorts: c };
     case 4:
@@ -141,6 +153,18 @@ function assign(parts: readonly string[]): Record<'hostAddress' | 'hostPorts' | 
     default:
       throw new GrammarError(`has ${parts.length} parts`, `${RIGHT}; IPv6 in brackets`);
   }
+}
+
+function isPorts(text: string): boolean {
+  return /^\d+(-\d+)?$/.test(text);
+}
+
+/** The MAC (in brackets) or DHCP host name in the place of a guest's address, in lower case. */
+function nameOf(text: string): string | undefined {
+  const mac = /^\[((?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2})\]$/i.exec(text)?.[1];
+  if (mac !== undefined) return mac.toLowerCase().replaceAll('-', ':');
+  const label = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/i.test(text) && /[a-z]/i.test(text);
+  return label && text !== 'localhost' ? text.toLowerCase() : undefined;
 }
 
 function isAddressLike(text: string): boolean {

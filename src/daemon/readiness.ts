@@ -17,6 +17,10 @@ export interface ReadyLine extends ReadyInfo {
   readonly version: string;
   /** Path of the control socket, or null. */
   readonly control: string | null;
+  /** `ADDRESS:PORT` of the control API on TCP with the port really bound, or null. */
+  readonly controlTcp: string | null;
+  /** Sockets of `--api`. */
+  readonly apis: readonly { readonly protocol: string; readonly path: string }[];
   /** `ADDRESS:PORT` of /metrics on TCP with the port really bound, or null. */
   readonly metrics: string | null;
 }

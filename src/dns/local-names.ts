@@ -13,9 +13,21 @@ export interface GuestNames {
   hostOf(address: IpAddress): string | undefined;
 }
 
+/** Names and zones that were added while the daemon runs; implemented by `zones`. */
+export interface LocalZones {
+  /** Changes whenever an answer of this interface may have changed. */
+  readonly version: number;
+  /** A record of this very name. */
+  lookup(name: string): LocalAnswer | undefined;
+  /** What holds for every other name of a zone. */
+  fallback(name: string): LocalAnswer | undefined;
+  namesOf(address: IpAddress): readonly string[];
+}
+
 /** Where an answer came from; printed. */
 export const Source = {
   Localhost: 'localhost',
+  Zone: 'zone',
   HostAlias: 'host-alias',
   Gateway: 'gateway',
   Guest: 'guest',
@@ -43,6 +55,7 @@ export interface LocalNamesOptions {
   /** The domain that VMs live in besides their bare names; empty for none. */
   readonly domain: string;
   readonly guests: GuestNames;
+  readonly zones?: LocalZones | undefined;
   /** In place of the names that images know; the first is the PTR's. */
   readonly hostNames?: readonly string[];
   readonly gatewayNames?: readonly string[];
@@ -89,6 +102,7 @@ export class LocalNames {
   readonly #network: Cidr4 | undefined;
   readonly #domain: string;
   readonly #guests: GuestNames;
+  readonly #zones: LocalZones | undefined;
   readonly #fixed = new Map<string, Source>();
   readonly #hostName: string;
   readonly #gatewayName: string;
@@ -99,6 +113,7 @@ export class LocalNames {
     this.#network = options.network;
     this.#domain = options.domain.toLowerCase().replace(/\.$/, '');
     this.#guests = options.guests;
+    this.#zones = options.zones;
     const hostNames = options.hostNames ?? HOST_NAMES;
     const gatewayNames = options.gatewayNames ?? GATEWAY_NAMES;
     for (const n of gatewayNames) this.#fixed.set(n.toLowerCase(), Source.Gateway);
@@ -108,12 +123,16 @@ export class LocalNames {
   }
 
   get version(): number {
-    return this.#guests.version;
+    // Both only grow, so their sum is never what it was before.
+    return this.#guests.version + (this.#zones?.version ?? 0);
   }
 
   /** @param name lower case, without trailing dot. @returns undefined if the name is not ours. */
   lookup(name: string): LocalAnswer | undefined {
     if (LOCALHOST_NAMES.has(name)) return answer(Source.Localhost, [LOOPBACK_V4, LOOPBACK_V6], [], FIXED_TTL_SEC);
+    // What the operator has added goes before what is built in, but for localhost.
+    const zoned = this.#zones?.lookup(name);
+    if (zoned !== undefined) return zoned;
     const fixed = this.#fixed.get(name);
     if (fixed !== undefined) {
       return answer(fixed, fixed === Source.HostAlias ? this.hostAlias : this.#gateway, [], FIXED_TTL_SEC);
@@ -125,6 +144,8 @@ export class LocalNames {
     const guest = this.#guest(name);
     if (guest !== undefined) return answer(Source.Guest, [guest], [], CHANGING_TTL_SEC);
     if (name.endsWith('.arpa')) return this.#reverse(name);
+    const fallback = this.#zones?.fallback(name);
+    if (fallback !== undefined) return fallback;
     if (name === OWN_DOMAIN) return answer(Source.OwnDomain, [], [], FIXED_TTL_SEC);
     if (name.endsWith(`.${OWN_DOMAIN}`)) return missing();
     return undefined;
@@ -147,6 +168,8 @@ export class LocalNames {
     if (address.equals(LOOPBACK_V4) || address.equals(LOOPBACK_V6)) {
       return answer(Source.Localhost, [], ['localhost'], FIXED_TTL_SEC);
     }
+    const zoned = this.#zones?.namesOf(address) ?? [];
+    if (zoned.length > 0) return answer(Source.Zone, [], zoned, CHANGING_TTL_SEC);
     const is = (a: IpAddress): boolean => a.equals(address);
     if (this.hostAlias.some(is)) return answer(Source.HostAlias, [], [this.#hostName], FIXED_TTL_SEC);
     if (this.#gateway.some(is)) return answer(Source.Gateway, [], [this.#gatewayName], FIXED_TTL_SEC);

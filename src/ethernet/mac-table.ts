@@ -60,6 +60,11 @@ export class MacTable {
     this.#seen = new Float64Array(slots);
   }
 
+  /** Changes whenever an address is new on a port. */
+  get changes(): number {
+    return this.learned + this.moved;
+  }
+
   /** The port of an address, or 0. */
   lookup(hi: number, lo: number, now: Millis): number {
     const i = this.#find(hi, lo);
@@ -121,6 +126,14 @@ export class MacTable {
   /** Addresses held by a port. */
   countOf(port: number): number {
     return this.#perPort.get(port) ?? 0;
+  }
+
+  /** Addresses of a port as two numbers each, high 16 and low 32 bits; for status. */
+  addressesOf(port: number): { readonly hi: number; readonly lo: number }[] {
+    const found: { readonly hi: number; readonly lo: number }[] = [];
+    for (let i = 0; i <= this.#mask; i++)
+      if (this.#port[i] === port) found.push({ hi: this.#hi[i]!, lo: this.#lo[i]! });
+    return found;
   }
 
   #hasRoom(port: number, extra: number, now: Millis): boolean {

@@ -7,6 +7,7 @@ import type { TurnClock } from '../host/turn-clock.ts';
 import type { FlowAcceptor, FlowOwner, TcpFlow } from '../stack/ports.ts';
 import { RefuseReason } from '../stack/ports.ts';
 import { Destination, type Destinations, refusalOf } from './destination.ts';
+import type { FlowInterceptor } from './guest-services.ts';
 import { HostFlow, type HostFlowContext, HostFlowStats, SCRATCH_BYTES } from './host-flow.ts';
 
 /** A service of the gateway behind a TCP port (DNS). */
@@ -25,6 +26,8 @@ export interface TcpForwarderOptions {
 export class TcpForwarder implements FlowAcceptor {
   readonly stats: HostFlowStats = new HostFlowStats();
   readonly context: HostFlowContext;
+  /** Asked first. */
+  interceptor: FlowInterceptor | undefined;
   readonly #destinations: Destinations;
   readonly #services = new Map<number, GatewayTcpService>();
 
@@ -51,6 +54,7 @@ export class TcpForwarder implements FlowAcceptor {
   }
 
   onSyn(flow: TcpFlow, now: Millis): void {
+    if (this.interceptor?.onSyn(flow, now)) return;
     const kind = this.#destinations.classify(flow.remote);
     if (kind === Destination.Gateway) {
       const owner = this.#services.get(flow.remotePort)?.onTcpFlow(flow, now);

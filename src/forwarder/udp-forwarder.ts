@@ -10,7 +10,7 @@ import type { SendArena } from './send-arena.ts';
 import { UdpFlow, type UdpFlowOwner } from './udp-flow.ts';
 import type { UdpSocketContext } from './udp-socket.ts';
 
-/** Takes datagrams to the gateway that answer clients of published ports. */
+/** Takes datagrams that answer clients of published ports. */
 export interface DatagramClaimer {
   claim(meta: DatagramMeta, buf: Uint8Array, off: number, len: number, now: Millis): boolean;
 }
@@ -115,8 +115,10 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
     if (this.#closed) return true;
     const dst = meta.dst;
     const kind = this.#destinations.classify(dst);
+    // An answer to a client of a published port, whom the guest sees as itself, as the host alias or as the gateway.
+    if (this.#claimer?.claim(meta, buf, off, len, now)) return true;
     // A gateway port without service: the stack says "port unreachable".
-    if (kind === Destination.Gateway) return this.#claimer?.claim(meta, buf, off, len, now) ?? false;
+    if (kind === Destination.Gateway) return false;
     const refusal = refusalOf(kind);
     if (refusal !== undefined) {
       this.stats.notRelayed++;
@@ -167,6 +169,11 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
     for (const list of [this.#long, this.#short]) {
       for (let f = list.oldest; f !== undefined; f = f.newer) yield f;
     }
+  }
+
+  /** Ends one flow: its sockets are closed, and the guest's next datagram makes a new one. */
+  end(flow: UdpFlow): void {
+    this.#remove(flow);
   }
 
   /** Ends every flow; further datagrams are ignored. */

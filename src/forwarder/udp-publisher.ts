@@ -1,17 +1,20 @@
 // Published UDP ports: datagrams to a host address and port reach a guest, and its answers go back to the client they are for.
-// Each client has a source port of its own on the gateway's address; the guest answers to that, and udp-forwarder hands the answer
-// here (`claim`). It owns listeners, clients, their idle time and their cap. RFC 4787.
+// The guest sees each client under a source of its own, the client's very address and port where that can be; it answers to that, and
+// udp-forwarder hands the answer here (`claim`). It owns listeners, idle times and the cap; who is who is udp-clients'. RFC 4787.
 
 import { type Clock, type Millis, NEVER } from '../base/clock.ts';
 import { PortUse } from '../host/udp-handle.ts';
 import type { IpAddress } from '../ip/address.ts';
 import type { DatagramMeta, DatagramSender, LinkPort } from '../stack/ports.ts';
+import type { ClientAddresses } from './client-address.ts';
+import type { ClientMode } from './forward-spec.ts';
+import { proxyHeader } from './proxy-protocol.ts';
+import { UdpClient, UdpClients } from './udp-clients.ts';
 import type { DatagramClaimer } from './udp-forwarder.ts';
 import { UdpSocket, type UdpSocketContext, type UdpSocketOwner } from './udp-socket.ts';
 
 export interface UdpPublisherOptions {
-  /** Clients' datagrams come from this address. */
-  readonly gateway: IpAddress;
+  readonly clients: ClientAddresses;
   readonly sender: DatagramSender;
   readonly clock: Clock;
   /** The forwarder's too. */
@@ -21,6 +24,16 @@ export interface UdpPublisherOptions {
   readonly idleMs?: number;
   /** Clients of all ports; default 1,024. */
   readonly maxClients?: number;
+}
+
+/** How a port is published, beyond where and to whom. */
+export interface UdpPublishOptions {
+  /** `transparent` if not given. */
+  readonly mode?: ClientMode;
+  /** False: an IPv6 socket takes IPv4 clients too. */
+  readonly v6Only?: boolean;
+  /** An inherited socket, bound already; address and port are its own. */
+  readonly fd?: number | undefined;
 }
 
 export class UdpPublisherStats {
@@ -38,69 +51,46 @@ export class UdpPublisherStats {
   hostErrors = 0;
 }
 
-/** The first source port for clients; up to 65,535 (RFC 6335 6: dynamic ports). */
-const FIRST_PORT = 49152;
-const PORTS = 65536 - FIRST_PORT;
-const BUCKETS = 2048;
-
-class Client {
-  readonly listener: PublishedUdp;
-  readonly guest: IpAddress;
-  readonly address: IpAddress;
-  readonly port: number;
-  /** Source port on the gateway. */
-  readonly gatewayPort: number;
-  readonly hash: number;
-  /** The bucket's next. */
-  chain: Client | undefined = undefined;
-  lastUsed: Millis = 0;
-  older: Client | undefined = undefined;
-  newer: Client | undefined = undefined;
-
-  constructor(
-    listener: PublishedUdp,
-    guest: IpAddress,
-    address: IpAddress,
-    port: number,
-    gatewayPort: number,
-    hash: number,
-  ) {
-    this.listener = listener;
-    this.guest = guest;
-    this.address = address;
-    this.port = port;
-    this.gatewayPort = gatewayPort;
-    this.hash = hash;
-  }
-}
-
 /** One published port. */
 export class PublishedUdp implements UdpSocketOwner {
   /** The guest for a new client; undefined while there is none. */
-  readonly guestOf: () => IpAddress | undefined;
-  readonly guestPort: number;
+  guestOf: () => IpAddress | undefined;
+  guestPort: number;
+  mode: ClientMode;
   readonly socket: UdpSocket;
-  /** Of all ports of a process, in the hash of its clients. */
-  readonly number: number;
+  /** Clients by address text, then port. */
+  readonly clients: Map<string, Map<number, UdpClient>> = new Map();
+  clientsOpened = 0;
+  /** Datagrams of clients that could not be led to a guest. */
+  refused = 0;
+  bytesToGuest = 0;
+  bytesToHost = 0;
   readonly #publisher: UdpPublisher;
 
   constructor(
     publisher: UdpPublisher,
-    host: IpAddress,
+    family: 4 | 6,
     guestOf: () => IpAddress | undefined,
     guestPort: number,
-    number: number,
+    options: UdpPublishOptions,
   ) {
     this.#publisher = publisher;
     this.guestOf = guestOf;
     this.guestPort = guestPort;
-    this.number = number;
-    this.socket = new UdpSocket(this, publisher.sockets, host.family);
+    this.mode = options.mode ?? 'transparent';
+    this.socket = new UdpSocket(this, publisher.sockets, family, options.v6Only ?? true);
   }
 
   /** Host port in use. */
   get hostPort(): number {
     return this.socket.port;
+  }
+
+  /** Clients now. */
+  get size(): number {
+    let n = 0;
+    for (const ports of this.clients.values()) n += ports.size;
+    return n;
   }
 
   /** Stops listening; its clients are gone. Idempotent. */
@@ -121,33 +111,36 @@ export class PublishedUdp implements UdpSocketOwner {
   }
 }
 
+/** Longest header of the PROXY protocol (v2 with IPv6) before the longest datagram. */
+const PROXIED_MAX = 52 + 65_507;
+
 export class UdpPublisher implements DatagramClaimer {
   readonly stats: UdpPublisherStats = new UdpPublisherStats();
   readonly sockets: UdpSocketContext;
-  /** Clients. */
-  size = 0;
-  readonly #gateway: IpAddress;
+  readonly #seenAs: ClientAddresses;
   readonly #sender: DatagramSender;
   readonly #clock: Clock;
   readonly #onDeadlineChanged: () => void;
   readonly #idleMs: number;
   readonly #maxClients: number;
-  readonly #byPort: (Client | undefined)[] = [];
-  readonly #buckets: (Client | undefined)[] = new Array<Client | undefined>(BUCKETS).fill(undefined);
+  readonly #clients = new UdpClients();
   readonly #listeners = new Set<PublishedUdp>();
-  #nextPort = 0;
-  #nextNumber = 1;
-  #oldest: Client | undefined = undefined;
-  #newest: Client | undefined = undefined;
+  /** A datagram behind its header; made when first needed. */
+  #proxied: Uint8Array | undefined;
 
   constructor(options: UdpPublisherOptions) {
-    this.#gateway = options.gateway;
+    this.#seenAs = options.clients;
     this.#sender = options.sender;
     this.#clock = options.clock;
     this.sockets = options.sockets;
     this.#onDeadlineChanged = options.onDeadlineChanged;
     this.#idleMs = options.idleMs ?? 60_000;
-    this.#maxClients = Math.min(options.maxClients ?? 1024, PORTS);
+    this.#maxClients = options.maxClients ?? 1024;
+  }
+
+  /** Clients. */
+  get size(): number {
+    return this.#clients.size;
   }
 
   /**
@@ -161,9 +154,12 @@ export class UdpPublisher implements DatagramClaimer {
     hostPort: number,
     guestOf: () => IpAddress | undefined,
     guestPort: number,
+    options: UdpPublishOptions = {},
   ): PublishedUdp | string {
-    const listener = new PublishedUdp(this, host, guestOf, guestPort, this.#nextNumber++);
-    if (!listener.socket.open(host.toString(), hostPort, PortUse.Alone)) return listener.socket.errno;
+    const listener = new PublishedUdp(this, host.family, guestOf, guestPort, options);
+    const { socket } = listener;
+    if (!(options.fd === undefined ? socket.open(host.toString(), hostPort, PortUse.Alone) : socket.openFd(options.fd)))
+      return socket.errno;
     this.#listeners.add(listener);
     return listener;
   }
@@ -172,23 +168,31 @@ export class UdpPublisher implements DatagramClaimer {
   unpublish(listener: PublishedUdp): void {
     if (!this.#listeners.delete(listener)) return;
     listener.socket.close();
-    for (let c = this.#oldest; c !== undefined; ) {
-      const newer: Client | undefined = c.newer;
-      if (c.listener === listener) this.#remove(c);
-      c = newer;
-    }
+    for (const ports of [...listener.clients.values()]) for (const c of [...ports.values()]) this.#clients.remove(c);
+  }
+
+  /** The clients, for status. */
+  *list(): IterableIterator<UdpClient> {
+    for (let c = this.#clients.oldest; c !== undefined; c = c.newer) yield c;
+  }
+
+  /** Forgets a client; its next datagram makes a new one. */
+  end(client: UdpClient): void {
+    this.#clients.remove(client);
   }
 
   claim(meta: DatagramMeta, buf: Uint8Array, off: number, len: number, now: Millis): boolean {
-    const client = this.#byPort[meta.dstPort - FIRST_PORT];
-    if (client === undefined) return false;
-    const listener = client.listener;
+    if (this.#clients.size === 0) return false;
     // Only the guest's published port may answer the client: another guest's datagram is a stray.
-    if (meta.srcPort !== listener.guestPort || !meta.src.equals(client.guest)) return false;
-    this.#touch(client, now);
+    const client = this.#clients.find(meta.src, meta.srcPort, meta.dst, meta.dstPort);
+    if (client === undefined) return false;
+    const { listener } = client;
+    this.#clients.touch(client, now);
     if (listener.socket.send(buf, off, len, client.address, client.port)) {
       this.stats.datagramsToHost++;
       this.stats.bytesToHost += len;
+      listener.bytesToHost += len;
+      client.bytesToHost += len;
     } else this.stats.toHostDropped++;
     return true;
   }
@@ -203,33 +207,51 @@ export class UdpPublisher implements DatagramClaimer {
     port: number,
   ): void {
     const now = this.#clock.now();
-    // From port 0, or with a zone (link-local): no answer could go back.
-    const address = port === 0 || text.includes('%') ? undefined : this.sockets.texts.addressOf(text);
-    const client = address === undefined ? undefined : this.#clientOf(listener, address, port, now);
+    const client = listener.clients.get(text)?.get(port) ?? this.#create(listener, text, port, now);
     if (client === undefined) {
       this.stats.toGuestDropped++;
+      listener.refused++;
       return;
     }
-    this.#touch(client, now);
-    const { guest } = client;
-    if (this.#sender.sendDatagram(this.#gateway, client.gatewayPort, guest, listener.guestPort, buf, off, len, now)) {
+    this.#clients.touch(client, now);
+    const { guest, guestPort, source, sourcePort, header } = client;
+    let body = buf;
+    let at = off;
+    let size = len;
+    if (header !== undefined) {
+      // Copy: header and datagram are to lie in one piece.
+      this.#proxied ??= new Uint8Array(PROXIED_MAX);
+      this.#proxied.set(header);
+      this.#proxied.set(buf.subarray(off, off + len), header.length);
+      body = this.#proxied;
+      at = 0;
+      size += header.length;
+    }
+    if (this.#sender.sendDatagram(source, sourcePort, guest, guestPort, body, at, size, now)) {
       this.stats.datagramsToGuest++;
       this.stats.bytesToGuest += len;
-    } else this.stats.toGuestDropped++;
+      listener.bytesToGuest += len;
+      client.bytesToGuest += len;
+    } else {
+      this.stats.toGuestDropped++;
+      listener.refused++;
+    }
   }
 
   /** A VM has gone: nothing of it is kept here; its clients go idle, or reach the VM that comes back with its address. */
   onVmGone(_vm: LinkPort): void {}
 
   nextDeadline(): Millis {
-    return this.#oldest === undefined ? NEVER : this.#oldest.lastUsed + this.#idleMs;
+    const { oldest } = this.#clients;
+    return oldest === undefined ? NEVER : oldest.lastUsed + this.#idleMs;
   }
 
   /** Forgets the clients that were idle too long. */
   poll(now: Millis): void {
-    for (let c = this.#oldest; c !== undefined && c.lastUsed + this.#idleMs <= now; c = this.#oldest) {
+    const clients = this.#clients;
+    for (let c = clients.oldest; c !== undefined && c.lastUsed + this.#idleMs <= now; c = clients.oldest) {
       this.stats.clientsIdle++;
-      this.#remove(c);
+      clients.remove(c);
     }
   }
 
@@ -238,75 +260,32 @@ export class UdpPublisher implements DatagramClaimer {
     for (const listener of [...this.#listeners]) this.unpublish(listener);
   }
 
-  #clientOf(listener: PublishedUdp, address: IpAddress, port: number, now: Millis): Client | undefined {
-    const hash = hashOf(listener.number, address, port);
-    let c = this.#buckets[hash];
-    while (c !== undefined && (c.port !== port || c.listener !== listener || !c.address.equals(address))) c = c.chain;
-    return c ?? this.#create(hash, listener, address, port, now);
-  }
-
-  #create(hash: number, listener: PublishedUdp, address: IpAddress, port: number, now: Millis): Client | undefined {
+  #create(listener: PublishedUdp, text: string, port: number, now: Millis): UdpClient | undefined {
+    // From port 0, or with a zone (link-local): no answer could go back.
+    const address = port === 0 || text.includes('%') ? undefined : this.sockets.texts.addressOf(text);
+    if (address === undefined) return undefined;
     const guest = listener.guestOf();
     if (guest === undefined) return undefined;
-    if (this.size >= this.#maxClients && this.#oldest !== undefined) {
+    const clients = this.#clients;
+    if (clients.size >= this.#maxClients && clients.oldest !== undefined) {
       this.stats.clientsEvicted++;
-      this.#remove(this.#oldest);
+      clients.remove(clients.oldest);
     }
-    // Ports come round only after all the others, so that late answers meet nobody else.
-    while (this.#byPort[this.#nextPort] !== undefined) this.#nextPort = (this.#nextPort + 1) % PORTS;
-    const at = this.#nextPort;
-    this.#nextPort = (at + 1) % PORTS;
-    const client = new Client(listener, guest, address, port, FIRST_PORT + at, hash);
-    this.#byPort[at] = client;
-    client.chain = this.#buckets[hash];
-    this.#buckets[hash] = client;
-    this.#push(client, now);
-    this.size++;
+    const { mode, guestPort } = listener;
+    const source = this.#seenAs.seenAs(address, mode);
+    const sourcePort = clients.freePort(guest, guestPort, source, mode === 'transparent' ? port : 0);
+    if (sourcePort === 0) return undefined;
+    const client = new UdpClient(listener, guest, guestPort, address, text, port, source, sourcePort);
+    client.header = proxyHeader(mode, 'udp', {
+      remoteAddress: text,
+      remotePort: port,
+      localAddress: listener.socket.address,
+      localPort: listener.hostPort,
+    });
+    clients.add(client, now);
+    listener.clientsOpened++;
     this.stats.clientsOpened++;
-    if (this.#oldest === client) this.#onDeadlineChanged();
+    if (clients.oldest === client) this.#onDeadlineChanged();
     return client;
   }
-
-  #touch(client: Client, now: Millis): void {
-    client.lastUsed = now;
-    if (this.#newest === client) return;
-    this.#unlink(client);
-    this.#push(client, now);
-  }
-
-  #push(client: Client, now: Millis): void {
-    client.lastUsed = now;
-    client.older = this.#newest;
-    if (this.#newest === undefined) this.#oldest = client;
-    else this.#newest.newer = client;
-    this.#newest = client;
-  }
-
-  #unlink(client: Client): void {
-    if (client.older === undefined) this.#oldest = client.newer;
-    else client.older.newer = client.newer;
-    if (client.newer === undefined) this.#newest = client.older;
-    else client.newer.older = client.older;
-    client.older = undefined;
-    client.newer = undefined;
-  }
-
-  #remove(client: Client): void {
-    this.#unlink(client);
-    this.#byPort[client.gatewayPort - FIRST_PORT] = undefined;
-    if (this.#buckets[client.hash] === client) this.#buckets[client.hash] = client.chain;
-    else {
-      let p = this.#buckets[client.hash];
-      while (p !== undefined && p.chain !== client) p = p.chain;
-      if (p !== undefined) p.chain = client.chain;
-    }
-    client.chain = undefined;
-    this.size--;
-  }
-}
-
-function hashOf(listener: number, address: IpAddress, port: number): number {
-  let h = Math.imul(address.w3 ^ (listener << 16) ^ port, 0x9e3779b1);
-  h = Math.imul(h ^ (h >>> 15) ^ address.w2 ^ address.w1 ^ address.w0, 0x85ebca6b);
-  return (h ^ (h >>> 13)) & (BUCKETS - 1);
 }

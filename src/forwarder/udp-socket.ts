@@ -51,18 +51,26 @@ export class UdpSocket implements UdpHandleOwner {
   readonly #owner: UdpSocketOwner;
   readonly #arena: SendArena;
   readonly #texts: AddressTexts;
-  readonly #handle: UdpHandle;
+  readonly #handles: UdpHandles;
+  #handle: UdpHandle;
+  /** IPv4 remotes are named as IPv6 ones. */
+  readonly #mapped: boolean;
+  #mappedOf: IpAddress | undefined = undefined;
+  #mappedText = '';
   readonly #slots: SendSlot[] = [];
   #head = 0;
   #count = 0;
   #open = false;
   #closed = false;
 
-  constructor(owner: UdpSocketOwner, context: UdpSocketContext, family: 4 | 6) {
+  /** @param v6Only false: an IPv6 socket that speaks IPv4 too. */
+  constructor(owner: UdpSocketOwner, context: UdpSocketContext, family: 4 | 6, v6Only = true) {
     this.#owner = owner;
     this.#arena = context.arena;
     this.#texts = context.texts;
-    this.#handle = context.handles.create(this, family);
+    this.#mapped = family === 6 && !v6Only;
+    this.#handles = context.handles;
+    this.#handle = context.handles.create(this, family, v6Only);
   }
 
   /** Binds now. @returns false, with `errno` set, if that failed; the socket is closed then. */
@@ -73,10 +81,30 @@ export class UdpSocket implements UdpHandleOwner {
     return this.#open;
   }
 
+  /** Takes an inherited socket that is bound. @returns false, with `errno` set, if it is none; it stays open then. */
+  openFd(fd: number): boolean {
+    this.#handle.close();
+    const handle = this.#handles.inherit(this, fd);
+    this.#open = typeof handle !== 'string';
+    if (typeof handle === 'string') {
+      this.errno = handle;
+      this.close();
+    } else {
+      this.errno = '';
+      this.#handle = handle;
+    }
+    return this.#open;
+  }
+
   /** Fixes the remote. @returns false, with `errno` set, if there is no route. */
   connect(to: IpAddress, port: number): boolean {
-    this.errno = this.#handle.connect(this.#texts.textOf(to), port);
+    this.errno = this.#handle.connect(this.#textOf(to), port);
     return this.errno === '';
+  }
+
+  /** Local address; '' when closed. */
+  get address(): string {
+    return this.#handle.address;
   }
 
   /** Local port; 0 when closed. */
@@ -97,8 +125,7 @@ export class UdpSocket implements UdpHandleOwner {
       return false;
     }
     const { bytes } = arena;
-    const status =
-      to === undefined ? this.#handle.send(bytes) : this.#handle.sendTo(bytes, this.#texts.textOf(to), port);
+    const status = to === undefined ? this.#handle.send(bytes) : this.#handle.sendTo(bytes, this.#textOf(to), port);
     if (status === SENT) arena.done(bytes);
     else if (status === PENDING) this.#queue(bytes, to, port);
     else {
@@ -131,6 +158,15 @@ export class UdpSocket implements UdpHandleOwner {
     if (this.#count === 0) this.#head = 0;
     this.#arena.done(slot.bytes);
     slot.bytes = NOTHING;
+  }
+
+  #textOf(to: IpAddress): string {
+    if (!this.#mapped || !to.isV4) return this.#texts.textOf(to);
+    if (this.#mappedOf !== to) {
+      this.#mappedOf = to;
+      this.#mappedText = `::ffff:${to}`;
+    }
+    return this.#mappedText;
   }
 
   #queue(bytes: Uint8Array, to: IpAddress | undefined, port: number): void {

@@ -9,9 +9,11 @@ export const ExitCode = {
   Unexpected: 1,
   /** EX_USAGE: unknown command or flag, a missing value, or a flag whose value is wrong. */
   Usage: 64,
+  /** EX_DATAERR: the daemon refused what a command asked of it. */
+  Refused: 65,
   /** EX_NOINPUT: a file named by an option cannot be read. */
   NoInput: 66,
-  /** EX_UNAVAILABLE: a socket path, address, port or pid file is held by somebody else. */
+  /** EX_UNAVAILABLE: a socket path, address, port or pid file is held by somebody else; or no daemon answers a command. */
   Unavailable: 69,
   /** EX_CANTCREAT: a socket, pid file, capture or state directory cannot be created. */
   CannotCreate: 73,

@@ -5,7 +5,7 @@
 import type net from 'node:net';
 import type { Arrival, HostStream, StreamOwner } from './stream.ts';
 import { acceptHandles, dialHandle, HandleStream, streamBinding, takeHandle } from './stream-handle.ts';
-import { dialSocket, SocketStream } from './stream-socket.ts';
+import { acceptSockets, dialSocket, SocketStream } from './stream-socket.ts';
 
 /**
  * Dials a literal address.
@@ -13,8 +13,13 @@ import { dialSocket, SocketStream } from './stream-socket.ts';
  */
 export function dialTcp(address: string, port: number, owner: StreamOwner): HostStream {
   return streamBinding === undefined
-    ? dialSocket(address, port, owner)
+    ? dialSocket({ host: address, port }, owner)
     : dialHandle(streamBinding, address, port, owner);
+}
+
+/** Dials a unix socket; otherwise as `dialTcp`. */
+export function dialPath(path: string, owner: StreamOwner): HostStream {
+  return dialSocket({ path }, owner);
 }
 
 /**
@@ -30,18 +35,8 @@ export function adoptStream(socket: net.Socket, owner: StreamOwner): HostStream 
 /** For `acceptStreams`: the options with which its server is to be made. */
 export const ACCEPT_OPTIONS: net.ServerOpts = { pauseOnConnect: true, allowHalfOpen: true, noDelay: true };
 
-/** Hands every client of a listening server to `onArrival`. The server must have been made with `ACCEPT_OPTIONS`. */
+/** Hands every client of a listening server, TCP or unix, to `onArrival`. The server must have been made with `ACCEPT_OPTIONS`. */
 export function acceptStreams(server: net.Server, onArrival: (arrival: Arrival) => void): void {
   if (streamBinding !== undefined && acceptHandles(streamBinding, server, onArrival)) return;
-  server.on('connection', (socket) =>
-    onArrival({
-      remoteAddress: socket.remoteAddress,
-      remotePort: socket.remotePort,
-      adopt: (owner) => adoptStream(socket, owner),
-      refuse: () => {
-        socket.on('error', () => {});
-        socket.resetAndDestroy();
-      },
-    }),
-  );
+  acceptSockets(server, onArrival);
 }

@@ -5,9 +5,10 @@
 // 60 us to make and 20 through a handle. docs/adr/0017 has the figures, and what happens where the binding is not as we know it:
 // `streamBinding` is undefined then and stream-socket serves. The shape is the same in Node 20, 24 and 26.
 
-import type net from 'node:net';
+import net from 'node:net';
 import { getSystemErrorName } from 'node:util';
 import type { Arrival, HostStream, StreamOwner } from './stream.ts';
+import { failedStream } from './stream-failed.ts';
 
 /** A stream handle, as far as it is used. Calls return 0 or a negative errno. */
 export interface StreamHandle {
@@ -23,14 +24,15 @@ export interface StreamHandle {
   close(done: (this: StreamHandle) => void): void;
   /** TCP only. */
   reset?(done: (this: StreamHandle) => void): number;
-  getpeername?(out: PeerName): number;
+  getpeername?(out: EndName): number;
+  getsockname?(out: EndName): number;
   setNoDelay?(on: boolean): number;
   connect?(req: Request, address: string, port: number): number;
   connect6?(req: Request, address: string, port: number): number;
   [STREAM]?: HandleStream | undefined;
 }
 
-interface PeerName {
+interface EndName {
   address?: string;
   port?: number;
 }
@@ -151,18 +153,59 @@ export function acceptHandles(
       server.emit('error', Object.assign(new Error(errnoName(status)), { code: errnoName(status) }));
       return;
     }
-    const peer: PeerName = {};
-    handle.getpeername?.(peer);
-    onArrival({
-      remoteAddress: peer.address,
-      remotePort: peer.port,
-      adopt: (owner) => new HandleStream(binding, handle, owner),
-      refuse: () => {
-        if (handle.reset === undefined || handle.reset(() => {}) !== 0) handle.close(() => {});
-      },
-    });
+    onArrival(new HandleArrival(binding, handle));
   };
   return true;
+}
+
+/** A client on a handle that nobody has taken yet. */
+class HandleArrival implements Arrival {
+  readonly remoteAddress: string | undefined;
+  readonly remotePort: number | undefined;
+  readonly #binding: StreamBinding;
+  readonly #handle: StreamHandle;
+  #local: EndName | undefined;
+
+  constructor(binding: StreamBinding, handle: StreamHandle) {
+    const peer: EndName = {};
+    handle.getpeername?.(peer);
+    this.remoteAddress = peer.address;
+    this.remotePort = peer.port;
+    this.#binding = binding;
+    this.#handle = handle;
+  }
+
+  get localAddress(): string | undefined {
+    return this.#localEnd().address;
+  }
+
+  get localPort(): number | undefined {
+    return this.#localEnd().port;
+  }
+
+  adopt(owner: StreamOwner): HostStream {
+    return new HandleStream(this.#binding, this.#handle, owner);
+  }
+
+  socket(): net.Socket {
+    this.#handle.setNoDelay?.(true);
+    // As net.Server makes one; the type package does not know of handles.
+    const options = { handle: this.#handle, allowHalfOpen: true, pauseOnCreate: true };
+    return new net.Socket(options as net.SocketConstructorOpts);
+  }
+
+  refuse(): void {
+    const handle = this.#handle;
+    if (handle.reset === undefined || handle.reset(() => {}) !== 0) handle.close(() => {});
+  }
+
+  #localEnd(): EndName {
+    if (this.#local === undefined) {
+      this.#local = {};
+      this.#handle.getsockname?.(this.#local);
+    }
+    return this.#local;
+  }
 }
 
 /** One stream on a handle of its own. */
@@ -353,29 +396,4 @@ function onClosed(this: StreamHandle): void {
   const stream = this[STREAM];
   this[STREAM] = undefined;
   stream?.handleClosed();
-}
-
-/** Out of descriptors: there is no handle to fail. */
-function failedStream(errno: string, owner: StreamOwner): HostStream {
-  const stream = {
-    closed: false,
-    hasPeer: false,
-    resume: () => {},
-    write: () => false,
-    writeAll: () => false,
-    end: () => {},
-    destroy: () => close(),
-    reset: () => close(),
-  };
-  const close = (): void => {
-    if (stream.closed) return;
-    stream.closed = true;
-    process.nextTick(() => owner.onClose());
-  };
-  process.nextTick(() => {
-    if (stream.closed) return;
-    owner.onError(errno);
-    close();
-  });
-  return stream;
 }

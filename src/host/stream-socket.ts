@@ -2,16 +2,43 @@
 // microseconds a call more; the same behaviour otherwise, which the tests hold both to.
 
 import net from 'node:net';
-import type { HostStream, StreamOwner } from './stream.ts';
+import type { Arrival, HostStream, StreamOwner } from './stream.ts';
+import { failedStream } from './stream-failed.ts';
 
-/** Dials; see `dialTcp`. */
-export function dialSocket(address: string, port: number, owner: StreamOwner): HostStream {
-  const socket = net.connect({ host: address, port, allowHalfOpen: true, noDelay: true });
+/** Dials an address and port, or a path; see `dialTcp`. */
+export function dialSocket(to: net.NetConnectOpts, owner: StreamOwner): HostStream {
+  let socket: net.Socket;
+  try {
+    socket = net.connect({ ...to, allowHalfOpen: true, noDelay: true });
+  } catch (error) {
+    // Some failures of a call of the system are thrown at once.
+    return failedStream((error as NodeJS.ErrnoException).code ?? 'EIO', owner);
+  }
   const stream = new SocketStream(socket, owner);
   socket.on('connect', () => {
     if (!stream.closed) owner.onConnect();
   });
   return stream;
+}
+
+/** The fallback of `acceptStreams`. */
+export function acceptSockets(server: net.Server, onArrival: (arrival: Arrival) => void): void {
+  const isPipe = typeof (server.address() ?? '') === 'string';
+  server.on('connection', (socket) =>
+    onArrival({
+      remoteAddress: socket.remoteAddress,
+      remotePort: socket.remotePort,
+      localAddress: socket.localAddress,
+      localPort: socket.localPort,
+      adopt: (owner) => new SocketStream(socket, owner),
+      socket: () => socket,
+      refuse: () => {
+        socket.on('error', () => {});
+        if (isPipe) socket.destroy();
+        else socket.resetAndDestroy();
+      },
+    }),
+  );
 }
 
 export class SocketStream implements HostStream {

@@ -1,5 +1,7 @@
 // The border of a stream socket of the host: what may be done with it, and what its owner is told. Types only; host-stream makes them.
 
+import type net from 'node:net';
+
 /** Who hears of a stream. Nothing is called from inside a call of the stream's. */
 export interface StreamOwner {
   /** The dial stands. Accepted and adopted streams never say it. */
@@ -45,8 +47,13 @@ export interface Arrival {
   /** The client's end, undefined if it has gone already. */
   readonly remoteAddress: string | undefined;
   readonly remotePort: number | undefined;
+  /** Our end. All four are undefined for a client of a unix socket. */
+  readonly localAddress: string | undefined;
+  readonly localPort: number | undefined;
   /** Takes it. Nothing is read before `resume`. */
   adopt(owner: StreamOwner): HostStream;
-  /** Turns it away with a reset. */
+  /** Takes it as a socket of `node:net`: paused, half-open at both ends. */
+  socket(): net.Socket;
+  /** Turns it away, with a reset where there can be one. */
   refuse(): void;
 }

@@ -1,14 +1,21 @@
 // UDP sockets on node:dgram, for a Node whose handle below it is not what udp-native.ts knows. It makes dgram do its work at once: no name
 // lookup, no deferred bind, failures as values. Every send is PENDING, because dgram keeps the bytes until its callback.
 
-import { createSocket, type Socket } from 'node:dgram';
+import { type BindOptions, createSocket, type Socket } from 'node:dgram';
 import { constants } from 'node:os';
 import { errnoOf } from './operator-error.ts';
 import { PENDING, PortUse, type UdpHandle, type UdpHandleOwner, type UdpHandles } from './udp-handle.ts';
 
 /** Sockets on node:dgram. */
 export function dgramUdp(): UdpHandles {
-  return { create: (owner, family) => new DgramUdp(owner, family) };
+  return { create: (owner, family, v6Only = true) => new DgramUdp(owner, family, v6Only), inherit: inheritDgram };
+}
+
+/** See `UdpHandles.inherit`: only dgram looks what kind of socket a descriptor is. */
+export function inheritDgram(owner: UdpHandleOwner, fd: number): UdpHandle | string {
+  const handle = new DgramUdp(owner, 4, true);
+  const failed = handle.inherit(fd);
+  return failed === '' ? handle : failed;
 }
 
 // The addresses given are literals; this keeps dgram from queueing on a DNS thread, and makes bind, connect and send synchronous.
@@ -23,12 +30,14 @@ function literal(
 class DgramUdp implements UdpHandle {
   readonly #owner: UdpHandleOwner;
   readonly #family: 4 | 6;
+  readonly #v6Only: boolean;
   #socket: Socket | undefined = undefined;
   #closed = false;
 
-  constructor(owner: UdpHandleOwner, family: 4 | 6) {
+  constructor(owner: UdpHandleOwner, family: 4 | 6, v6Only: boolean) {
     this.#owner = owner;
     this.#family = family;
+    this.#v6Only = v6Only;
   }
 
   bind(address: string, port: number, use: PortUse): string {
@@ -36,13 +45,22 @@ class DgramUdp implements UdpHandle {
     if (use === PortUse.Claim) {
       // Bound for a moment without SO_REUSEADDR, so that nobody else's port is shared by accident.
       const probe = this.#make(false);
-      const failed = bindNow(probe, address, port);
+      const failed = bindNow(probe, { address, port, exclusive: true });
       if (failed === '') at = probe.address().port;
       closeNow(probe);
       if (failed !== '') return failed;
     }
     const socket = this.#make(use !== PortUse.Alone);
-    const failed = bindNow(socket, address, at);
+    return this.#take(socket, { address, port: at, exclusive: true });
+  }
+
+  /** Takes the socket of a descriptor in place of binding one. */
+  inherit(fd: number): string {
+    return this.#take(this.#make(false), { fd });
+  }
+
+  #take(socket: Socket, at: BindOptions): string {
+    const failed = bindNow(socket, at);
     if (failed !== '') {
       closeNow(socket);
       return failed;
@@ -95,7 +113,7 @@ class DgramUdp implements UdpHandle {
     return createSocket({
       type: this.#family === 4 ? 'udp4' : 'udp6',
       reuseAddr,
-      ipv6Only: this.#family === 6,
+      ipv6Only: this.#family === 6 && this.#v6Only,
       lookup: literal as never,
     });
   }
@@ -113,7 +131,7 @@ class DgramUdp implements UdpHandle {
 }
 
 /** @returns the errno name, '' for none. */
-function bindNow(socket: Socket, address: string, port: number): string {
+function bindNow(socket: Socket, at: BindOptions): string {
   let bound = false;
   let failed = 'EIO';
   const onError = (error: Error): void => {
@@ -124,7 +142,7 @@ function bindNow(socket: Socket, address: string, port: number): string {
     bound = true;
   });
   try {
-    socket.bind({ address, port, exclusive: true });
+    socket.bind(at);
   } catch (error) {
     onError(error as Error);
   }

@@ -53,7 +53,13 @@ export interface UdpHandle {
 
 /** Makes sockets. */
 export interface UdpHandles {
-  create(owner: UdpHandleOwner, family: 4 | 6): UdpHandle;
+  /** @param v6Only false: an IPv6 socket that speaks IPv4 too; such remotes are `::ffff:a.b.c.d`. Default true. */
+  create(owner: UdpHandleOwner, family: 4 | 6, v6Only?: boolean): UdpHandle;
+  /**
+   * Takes an inherited IPv4 socket that is bound, and receives from now on.
+   * @returns its handle, or the errno name if the descriptor is no such socket; it stays open then.
+   */
+  inherit(owner: UdpHandleOwner, fd: number): UdpHandle | string;
 }
 
 /** The name of a negative errno; '' for 0. */

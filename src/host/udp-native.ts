@@ -9,6 +9,7 @@
 // three reads save; so draining is tried where it has paid before, and seldom where it has not.
 
 import { readSync } from 'node:fs';
+import { inheritDgram } from './udp-dgram.ts';
 import {
   errnoName,
   PENDING,
@@ -97,7 +98,10 @@ export function nativeUdp(memory?: ReadMemory): UdpHandles | undefined {
   const binding = loadBinding();
   if (binding === undefined) return undefined;
   const shared = new Shared(binding, memory ?? { buf: new Uint8Array(READ_BYTES), off: 0 });
-  return { create: (owner, family) => new NativeUdp(shared, owner, family) };
+  return {
+    create: (owner, family, v6Only = true) => new NativeUdp(shared, owner, family, v6Only),
+    inherit: inheritDgram,
+  };
 }
 
 /** What all sockets of one factory use. */
@@ -132,6 +136,7 @@ class NativeUdp implements UdpHandle {
   readonly #owner: UdpHandleOwner;
   readonly #raw: RawUdp;
   readonly #v6: boolean;
+  readonly #v6Only: boolean;
   #connected = false;
   #closed = false;
   /** The binding's datagrams until a drain is tried, and what that starts from when one has not paid. */
@@ -140,10 +145,11 @@ class NativeUdp implements UdpHandle {
   #full = 0;
   #onComplete: ((status: number) => void) | undefined = undefined;
 
-  constructor(shared: Shared, owner: UdpHandleOwner, family: 4 | 6) {
+  constructor(shared: Shared, owner: UdpHandleOwner, family: 4 | 6, v6Only: boolean) {
     this.#shared = shared;
     this.#owner = owner;
     this.#v6 = family === 6;
+    this.#v6Only = v6Only;
     this.#raw = new shared.binding.UDP();
     this.#raw.owner = this;
     this.#raw.onmessage = received;
@@ -210,7 +216,8 @@ class NativeUdp implements UdpHandle {
 
   #bind(address: string, port: number, flags: number): number {
     if (!this.#v6) return this.#raw.bind(address, port, flags);
-    return this.#raw.bind6(address, port, flags | this.#shared.binding.constants.UV_UDP_IPV6ONLY);
+    const only = this.#v6Only ? this.#shared.binding.constants.UV_UDP_IPV6ONLY : 0;
+    return this.#raw.bind6(address, port, flags | only);
   }
 
   #local(): Partial<RawAddress> {

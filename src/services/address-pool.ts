@@ -24,7 +24,7 @@ export interface AddressPoolOptions {
 
 export class AddressPool {
   readonly network: Cidr4;
-  /** Lowest and highest address of the range, as unsigned numbers; `size` counts what is between and not reserved. */
+  /** Lowest and highest address of the range, as unsigned numbers; `size` counts what is between and not reserved by the options. */
   readonly first: number;
   readonly last: number;
   readonly size: number;
@@ -57,6 +57,20 @@ export class AddressPool {
   /** True for an address that any guest may get. */
   open(address: number): boolean {
     return this.inRange(address) && !this.#reserved.has(address) && !this.#fixedAddresses.has(address);
+  }
+
+  /** True for an address that one MAC alone gets. */
+  isFixed(address: number): boolean {
+    return this.#fixedAddresses.has(address);
+  }
+
+  /** No guest gets the address from now on. */
+  reserve(address: number): void {
+    this.#reserved.add(address);
+  }
+
+  unreserve(address: number): void {
+    this.#reserved.delete(address);
   }
 
   /** The address that a MAC always has, if the operator gave it one. */

@@ -171,6 +171,23 @@ export class Leases {
     this.onChange();
   }
 
+  /**
+   * Takes an address out of the pool, for a service of the network; what is remembered of whoever had it once is forgotten.
+   * @returns false if a client has it, or always gets it.
+   */
+  setAside(address: number, now: Millis): boolean {
+    const lease = this.#byAddress.get(address);
+    if (this.pool.isFixed(address) || (lease !== undefined && (lease.identity || lease.active(now)))) return false;
+    if (lease !== undefined) this.#remove(lease);
+    this.pool.reserve(address);
+    return true;
+  }
+
+  /** Clients may have the address again. */
+  putBack(address: number): void {
+    this.pool.unreserve(address);
+  }
+
   /** The client took another server's offer: what was only offered is forgotten. */
   withdraw(lease: Lease): void {
     if (!lease.bound && lease.pins === 0) this.#remove(lease);
@@ -247,6 +264,15 @@ export class Leases {
   /** The address of a MAC without client identifier, if it is remembered. */
   addressOfMac(macText: string): number | undefined {
     return this.#byKey.get(macText)?.address;
+  }
+
+  /** Forgets a record that nobody uses: its address is free for others. */
+  forget(address: number, now: Millis): 'removed' | 'unknown' | 'in-use' {
+    const lease = this.#byAddress.get(address);
+    if (lease === undefined) return 'unknown';
+    if (lease.fixed || lease.active(now)) return 'in-use';
+    this.#remove(lease);
+    return 'removed';
   }
 
   /** Every record, for status. */

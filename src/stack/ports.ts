@@ -137,9 +137,10 @@ export interface GuestConnector {
   /**
    * Starts a connection to a guest's port, from an address that the guest can answer to. Set `owner` on the result at once:
    * `onEstablished` or `onClosed` follows with a later turn; bytes may be written at once and wait for the handshake.
+   * @param srcPort taken if it is free towards that guest's port; another one if it is not, or if not given.
    * @returns undefined when no source port is free, or a limit is hit.
    */
-  connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis): TcpFlow | undefined;
+  connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis, srcPort?: number): TcpFlow | undefined;
 }
 
 /** Takes datagrams of guests that are not for a service. Implemented by the forwarder. */

@@ -81,6 +81,8 @@ export interface StackHooks {
   onTurnEnd(): void;
   onVmConnected(port: VmPort): void;
   onVmGone(port: VmPort): void;
+  /** A MAC is new on this port; 6 bytes at `off`, valid until the call returns. */
+  onMacLearned?(port: VmPort, mac: Uint8Array, off: number): void;
   /** A contradiction of our own; one flow or frame was lost to it. */
   onBug(error: unknown, what: string): void;
 }
@@ -106,7 +108,10 @@ export class Stack
   readonly #arp = new ArpView();
   readonly #ip = new Ipv4View();
   readonly #isOurs: (ip: number) => boolean;
+  /** Addresses that we answer for beside the gateway and the host alias, int32. */
+  readonly #services = new Set<number>();
   #nextPortId = 1;
+  #macChanges = 0;
   #stopped = false;
   /** Between a link's first frame and its `endTurn`, and inside a turn: what is wanted then is done at its end anyway. */
   #inBatch = false;
@@ -135,9 +140,24 @@ export class Stack
     this.udp = new UdpLayer(config, slab, this.stats, this.egress, this.icmp, this.neighbours, this.ports, datagrams);
   }
 
-  /** Gateway or host alias. */
+  /** Gateway, host alias, or an address that a service was given. */
   isOurs(ip: number): boolean {
-    return ip === this.config.gateway || ip === this.config.hostAlias;
+    if (ip === this.config.gateway || ip === this.config.hostAlias) return true;
+    return this.#services.size > 0 && this.#services.has(ip);
+  }
+
+  /**
+   * Answers for `ip` from now on; flows to it are the forwarder's as any other's.
+   * @returns false if a guest has been heard with it.
+   */
+  claimAddress(ip: number): boolean {
+    for (const n of this.neighbours.entries()) if (n.ip === ip && n.usable) return false;
+    this.#services.add(ip);
+    return true;
+  }
+
+  releaseAddress(ip: number): void {
+    this.#services.delete(ip);
   }
 
   // --- Links.
@@ -240,19 +260,23 @@ export class Stack
     const own = port.info.mac !== undefined && frame.isFrom(port.info.mac, 0);
     const learned = this.macTable.learn(frame.srcHi, frame.srcLo, port.id, now, own);
     if (learned !== Drop.None) return learned;
+    if (this.macTable.changes !== this.#macChanges) {
+      this.#macChanges = this.macTable.changes;
+      this.#hooks.onMacLearned?.(port, frame.buf, frame.srcOff);
+    }
     // Nor for its addresses, be it to us or to another VM.
     if (frame.etherType === ETHERTYPE_ARP && this.#claimsOurs()) return Drop.ArpMalformed;
     if (frame.isTo(this.config.mac, 0)) return this.#ours(port, now);
     if (frame.toGroup) {
       for (const other of this.ports.values()) {
-        const lost = other === port ? Drop.None : this.#forward(other, buf, off, len);
+        const lost = other === port ? Drop.None : this.#forward(port, other, buf, off, len);
         if (lost !== Drop.None) this.stats.drops.add(lost);
       }
       return this.#ours(port, now);
     }
     const target = this.macTable.lookup(frame.dstHi, frame.dstLo, now);
     const other = target === 0 || target === port.id ? undefined : this.ports.get(target);
-    return other === undefined ? Drop.EthUnknownDestination : this.#forward(other, buf, off, len);
+    return other === undefined ? Drop.EthUnknownDestination : this.#forward(port, other, buf, off, len);
   }
 
   /** An ARP message whose sender says that it has an address of ours. */
@@ -263,7 +287,8 @@ export class Stack
   }
 
   /** To another VM, as it is. What its link does not take is dropped: a VM that does not drain slows nobody else. */
-  #forward(to: VmPort, buf: Uint8Array, off: number, len: number): Drop {
+  #forward(from: VmPort, to: VmPort, buf: Uint8Array, off: number, len: number): Drop {
+    if (from.isolated || to.isolated) return Drop.EthIsolated;
     if (len > to.info.mtu + ETHERNET_HEADER) return Drop.LinkTooBig;
     const at = this.egress.reserve(to, len, true);
     if (at < 0) return Drop.LinkTxFull;
@@ -418,8 +443,8 @@ export class Stack
     return this.neighbours.has(guest.v4) ? undefined : false;
   }
 
-  connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis): TcpFlow | undefined {
-    return this.tcp.connect(src, guest, guestPort, now);
+  connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis, srcPort = 0): TcpFlow | undefined {
+    return this.tcp.connect(src, guest, guestPort, now, srcPort);
   }
 
   unreachable(

@@ -243,11 +243,12 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   // --- Towards the guest.
 
   /** GuestConnector.connect. */
-  connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis): TcpFlow | undefined {
+  connect(src: IpAddress, guest: IpAddress, guestPort: number, now: Millis, srcPort = 0): TcpFlow | undefined {
     if (this.opening >= this.limits.pendingMax || this.flows >= this.limits.flowsMax) return undefined;
     const path = this.#uplink.resolve(guest, now);
     if (path === false) return undefined;
-    const port = this.#freePort(src, guest, guestPort);
+    const own = srcPort > 0 && this.table.find(guest, guestPort, src, srcPort) === undefined;
+    const port = own ? srcPort : this.#freePort(src, guest, guestPort);
     if (port < 0) return undefined;
     const vm: { id: number } = path?.port ?? { id: 0 };
     const mtu = path?.port.info.mtu ?? 1500;

@@ -4,6 +4,7 @@ import type { Millis } from '../base/clock.ts';
 import { copyMac, equalMac, MAC_LENGTH, macLo } from '../ethernet/mac.ts';
 import { IcmpRateLimiter } from '../ip/icmp.ts';
 import type { Connection } from '../tcp/connection.ts';
+import { type FrameListener, PortTap } from './port-tap.ts';
 import type { Egress, LinkInfo, LinkPort } from './ports.ts';
 
 /** What every guest is believed to take. */
@@ -33,7 +34,8 @@ export interface PortOwner {
 
 export class VmPort implements LinkPort {
   readonly id: number;
-  readonly egress: Egress;
+  /** The link's; a tap before it while somebody listens. */
+  egress: Egress;
   readonly info: LinkInfo;
   readonly connectedAt: Millis;
   /** Largest IP packet that this VM is known to take: told by a handshake, shown by its MSS or by a packet of that size. */
@@ -41,6 +43,8 @@ export class VmPort implements LinkPort {
   /** Frames wait in the egress for the turn's flush. */
   dirty = false;
   closed = false;
+  /** It reaches no other VM, and none reaches it. */
+  isolated = false;
   /** Connections that the link refused; those that end leave it, so a link that never drains holds no more than there are. */
   readonly blocked: Set<Connection> = new Set();
   readonly icmpLimiter: IcmpRateLimiter = new IcmpRateLimiter();
@@ -59,7 +63,8 @@ export class VmPort implements LinkPort {
   notedMacLo = 0;
   notedAt: Millis = Number.NEGATIVE_INFINITY;
   #path: Path | undefined = undefined;
-  readonly #owner: PortOwner;
+  #owner: PortOwner;
+  #tap: PortTap | undefined = undefined;
 
   constructor(id: number, egress: Egress, info: LinkInfo, owner: PortOwner, now: Millis) {
     this.id = id;
@@ -98,6 +103,22 @@ export class VmPort implements LinkPort {
     if (this.closed) return;
     this.closed = true;
     this.#owner.onClose(this, now);
+  }
+
+  /** Tells of every frame from now on. @param mem the packet memory. @returns a function that ends it; idempotent. */
+  listen(listener: FrameListener, mem: Uint8Array): () => void {
+    const tap = this.#tap ?? new PortTap(this, this.egress, this.#owner, mem);
+    this.#tap = tap;
+    this.egress = tap;
+    this.#owner = tap;
+    tap.listeners.add(listener);
+    return () => {
+      tap.listeners.delete(listener);
+      if (tap.listeners.size > 0 || this.#tap !== tap) return;
+      this.#tap = undefined;
+      this.egress = tap.egress;
+      this.#owner = tap.owner;
+    };
   }
 
   /** The guest has shown that it takes IP packets of `len` bytes. */

@@ -5,7 +5,8 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { BODY_MAX_BYTES, type ControlSource, type HealthAnswer } from '../../src/control/routes.ts';
+import { BODY_MAX_BYTES } from '../../src/control/api-route.ts';
+import type { ControlSource, HealthAnswer } from '../../src/control/resources.ts';
 import { ControlServer } from '../../src/control/server.ts';
 
 interface Answer {

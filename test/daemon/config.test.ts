@@ -55,6 +55,35 @@ t.test('defaults', async (t) => {
   t.equal(config.strict, false);
 });
 
+t.test('what is published, and where, in every grammar', async (t) => {
+  const { config } = await load(
+    t,
+    '--vm qemu:/x --publish 8080:web:80 --publish hostfwd=tcp::2222-:22 --publish tcp-ports=7,~8 --publish hostfwd=fd:web-:80 ' +
+      '--publish guestfwd=tcp:192.168.65.1:2375-unix:/run/docker.sock --listen-fd web=3 --allow-bind 10.0.0.0/8 --allow-bind ::1 ' +
+      '--isolate qemu:/x --isolate 52-54-00-00-00-01',
+  );
+  t.same(
+    config.publish.map((p) => `${p.hostPort} ${p.guestName ?? ''} ${p.guestPort}`),
+    ['8080 web 80', '2222  22', '7  7'],
+  );
+  t.same(
+    config.forwards.map((f) => [f.listen.kind, f.target.kind]),
+    [
+      ['fd', 'guest'],
+      ['guest', 'unix'],
+    ],
+  );
+  t.same(config.listenFds, [{ name: 'web', fd: 3 }]);
+  t.same(
+    config.allowBind.map((rule) => `${rule.address}/${rule.prefix}`),
+    ['10.0.0.0/8', '::1/128'],
+  );
+  t.same(config.isolate, [
+    { kind: 'link', text: 'qemu:/x' },
+    { kind: 'mac', text: '52:54:00:00:00:01' },
+  ]);
+});
+
 t.test('the config is frozen through and through', async (t) => {
   const { config } = await load(t, '--vm qemu:/x --publish 8080:80 --lease 52:54:00:00:00:01=192.168.65.9');
   const walk = (value: unknown, path: string): void => {
@@ -166,6 +195,14 @@ t.test('each mistake names key, source, wrong and right, and has its exit code',
     [`${vm} --publish 8080:10.0.0.3:80`, {}, 64, /^publish .*guest outside the network/],
     [`${vm} --publish 8080:192.168.65.1:80`, {}, 64, /^publish .*own address/],
     [`${vm} --publish 8080:80 --publish 8080:81`, {}, 64, /^publish .*tcp 0\.0\.0\.0:8080 is published twice/],
+    [`${vm} --listen-fd web=3 --listen-fd web=4`, {}, 64, /^listen-fd .*"web" is given twice/],
+    [`${vm} --listen-fd a=3 --listen-fd b=3`, {}, 64, /^listen-fd .*"b=3" is the descriptor of listen-fd a/],
+    ['--vm qemu:fd:3 --listen-fd web=3', {}, 64, /^listen-fd .*descriptor of a VM link/],
+    [`${vm} --ready-fd 5 --listen-fd web=5`, {}, 64, /^listen-fd .*descriptor of ready-fd/],
+    [`${vm} --publish hostfwd=fd:web-:80`, {}, 64, /^publish .*no socket "web"; expected --listen-fd web=FD/],
+    [`${vm} --isolate qemu:/other`, {}, 64, /^isolate .*"qemu:\/other" is no VM link/],
+    [`${vm} --isolate me`, {}, 64, /^isolate .*is no VM; expected a MAC address/],
+    [vm, env('ISTHMUS_ALLOW_BIND', '127.0.0.1/33'), 78, /^allow-bind .*prefix length 33/],
     [`${vm} --hosts /nonexistent/hosts`, {}, 66, /^hosts \(--hosts\): \/nonexistent\/hosts does not exist/],
     [`${vm} --resolv-conf /nonexistent`, {}, 66, /^resolv-conf .*does not exist; expected a readable file/],
     [`${vm} --config /nonexistent.yaml`, {}, 66, /^config \(--config\): \/nonexistent\.yaml does not exist/],

@@ -59,7 +59,7 @@ t.test('each malformed spec says which part is wrong', (t) => {
     ['localhost:8080:80', /has a name as its host address/],
     ['web:8080:80', /"web" as its host address/],
     ['127.0.0.300:8080:80', /"127\.0\.0\.300" as its host address/],
-    ['127.0.0.1:8080:guest:80', /"guest" as its guest address/],
+    ['127.0.0.1:8080:gu_est:80', /"gu_est" as its guest address/],
     ['127.0.0.1:8080:[::x]:80', /"\[::x\]" as its guest address/],
     ['::1:8080:80', /has 5 parts/],
     ['[::1:8080:80', /brackets in the wrong place/],

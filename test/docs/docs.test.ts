@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { DROP_NAMES, Drop } from '../../src/base/drop.ts';
+import { CLIENT_USAGE } from '../../src/daemon/client-args.ts';
 import { loadConfig } from '../../src/daemon/config.ts';
 import { OPTION_NAMES } from '../../src/daemon/config-schema.ts';
 import { LogRoot } from '../../src/daemon/log.ts';
@@ -37,6 +38,7 @@ const documents = [
   'CONTRIBUTING.md',
   'SECURITY.md',
   'docs/architecture.md',
+  'docs/control-api.md',
   'docs/metrics.md',
   'docs/adr/README.md',
   ...adrs.map((name) => `docs/adr/${name}`),
@@ -154,7 +156,8 @@ t.test('README.md has every exit code, every built-in name, and no option that d
     Object.values(ExitCode).toSorted((a, b) => a - b),
   );
   for (const name of [...HOST_NAMES, ...GATEWAY_NAMES]) t.ok(readme.includes(`\`${name}\``), name);
-  const known = new Set<string>([...OPTION_NAMES, 'help', 'version', 'print-config', 'json']);
+  const ofCommands = Object.values(CLIENT_USAGE).flatMap(({ options }) => Object.keys(options));
+  const known = new Set<string>([...OPTION_NAMES, ...ofCommands, 'help', 'version', 'print-config', 'json']);
   const flags = documents.flatMap((path) => flagsIn(read(path)).map((flag) => `${path}: ${flag}`));
   t.ok(flags.includes('README.md: publish') && flags.includes('README.md: host-alias'), 'flags are found');
   t.strictSame(

@@ -318,6 +318,7 @@ t.test('too much in flight is dropped and counted; the arena comes back to nothi
       made.push(new Slow(owner));
       return made.at(-1)!;
     },
+    inherit: () => 'ENOTSUP',
   });
   const f = w.forwarder();
   t.teardown(() => f.close());

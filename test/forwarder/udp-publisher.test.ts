@@ -1,12 +1,28 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import t from 'tap';
+import { ClientAddresses } from '../../src/forwarder/client-address.ts';
+import { Destinations } from '../../src/forwarder/destination.ts';
 import { type PublishedUdp, UdpPublisher } from '../../src/forwarder/udp-publisher.ts';
-import { close, GATEWAY, type Got, GUEST, ip, LOOPBACK, overBoth, send, tick, World } from './udp-rig.ts';
+import {
+  close,
+  destinations,
+  GATEWAY,
+  type Got,
+  GUEST,
+  ip,
+  LOOPBACK,
+  meta,
+  overBoth,
+  send,
+  tick,
+  World,
+} from './udp-rig.ts';
 
 /** A publisher and the forwarder that hands it the guest's answers. */
 function published(w: World, options: { maxClients?: number } = {}) {
   const p = new UdpPublisher({
-    gateway: GATEWAY,
+    clients: new ClientAddresses(destinations),
     sender: w.sender,
     clock: { now: () => w.time },
     sockets: w.sockets,
@@ -30,7 +46,7 @@ overBoth.test(
     const w = new World(handles);
     const { p, f } = published(w);
     t.teardown(() => p.close());
-    const l = p.publish(LOOPBACK, 0, () => GUEST, 53) as PublishedUdp;
+    const l = p.publish(LOOPBACK, 0, () => GUEST, 53, { mode: 'gateway' }) as PublishedUdp;
     const c1 = await client(t);
     const c2 = await client(t);
     c1.send('one', l.hostPort, '127.0.0.1');
@@ -86,7 +102,7 @@ overBoth.test(
     const w = new World(handles);
     const { p } = published(w, { maxClients: 2 });
     t.teardown(() => p.close());
-    const l = p.publish(LOOPBACK, 0, () => GUEST, 9) as PublishedUdp;
+    const l = p.publish(LOOPBACK, 0, () => GUEST, 9, { mode: 'gateway' }) as PublishedUdp;
     const from = new Set<string>();
     for (let i = 0; i < 4; i++) {
       const c = await client(t);
@@ -101,3 +117,70 @@ overBoth.test(
     t.pass('a guest that is not there is counted');
   },
 );
+
+overBoth.test(
+  'a transparent client: its own address and port, answers go back to it, nobody else’s do',
+  async (t, handles) => {
+    const w = new World(handles);
+    const { p, f } = published(w);
+    t.teardown(() => p.close());
+    const one = p.publish(LOOPBACK, 0, () => GUEST, 53) as PublishedUdp;
+    const two = p.publish(LOOPBACK, 0, () => GUEST, 53) as PublishedUdp;
+    const datagram = Buffer.from('q');
+    const from = (listener: PublishedUdp, address: string, port: number): void =>
+      p.onClientDatagram(listener, datagram, 0, 1, address, port);
+    from(one, '198.51.100.7', 4000);
+    t.match(await w.next(), { from: '198.51.100.7:4000', to: `${GUEST}:53` });
+    // The same client over another published port of the same guest port: as itself it could not be told apart.
+    from(two, '198.51.100.7', 4000);
+    const second = await w.next();
+    t.match(second.from, /^198\.51\.100\.7:(49|5|6)\d{3,4}$/);
+    t.not(second.from, '198.51.100.7:4000');
+    from(one, '198.51.100.7', 4001);
+    t.match(await w.next(), { from: '198.51.100.7:4001' });
+    t.equal(p.size, 3);
+
+    const away = ip('198.51.100.7');
+    t.ok(send(f, w, 53, away, 4000, 'answer'), 'claimed: it is not relayed as if the guest had begun');
+    t.equal(f.size, 0, 'no flow of the guest was opened');
+    t.equal(p.stats.datagramsToHost, 1);
+    t.ok(send(f, w, 53, away, 9999, 'its own'), 'to another port of that address: the guest’s own datagram');
+    t.equal(f.size, 1);
+    t.ok(send(f, w, 54, away, 4000, 'from another port'), 'from another port: its own, too');
+    t.equal(p.stats.datagramsToHost, 1);
+    t.same([one.size, one.clientsOpened, two.size], [2, 2, 1]);
+    t.equal(one.bytesToHost, 'answer'.length);
+
+    for (const [address, seen] of [
+      ['192.168.65.9', `${GATEWAY}`],
+      ['169.254.1.1', `${GATEWAY}`],
+      ['0.1.2.3', `${GATEWAY}`],
+      ['2001:db8::1', `${GATEWAY}`],
+      ['127.0.0.9', '192.168.65.254'],
+      ['::ffff:203.0.113.9', '203.0.113.9'],
+      ['::ffff:127.0.0.1', '192.168.65.254'],
+      ['::1', '192.168.65.254'],
+    ]) {
+      from(one, address!, 7);
+      t.equal((await w.next()).from.replace(/:\d+$/, ''), seen, `from ${address}`);
+    }
+    from(one, 'fe80::1%eth0', 7);
+    from(one, '198.51.100.7', 0);
+    t.equal(one.refused, 2, 'no answer could go back: dropped and counted');
+    one.close();
+    two.close();
+    t.notOk(p.claim({ ...meta(53, away, 4000) }, datagram, 0, 1, 0), 'withdrawn: its clients are forgotten');
+    f.close();
+  },
+);
+
+t.test('as whom clients are seen, without a host alias', (t) => {
+  const none = new ClientAddresses(new Destinations({ ...destinations, hostAlias: undefined }));
+  t.equal(`${none.seenAs(LOOPBACK, 'transparent')}`, `${GATEWAY}`);
+  t.equal(`${none.seenAs(undefined, 'transparent')}`, `${GATEWAY}`);
+  t.equal(`${none.seenAs(ip('::1'), 'transparent')}`, `${GATEWAY}`);
+  t.equal(`${none.seenAs(ip('198.51.100.7'), 'transparent')}`, '198.51.100.7');
+  for (const mode of ['gateway', 'proxy-protocol-v1', 'proxy-protocol-v2'] as const)
+    t.equal(`${none.seenAs(ip('198.51.100.7'), mode)}`, `${GATEWAY}`, mode);
+  t.end();
+});

@@ -20,6 +20,14 @@ export interface BulkResult {
   readonly sha256: string;
 }
 
+/** Whom the server saw, and which ports this end had. */
+export interface WhoResult {
+  readonly tcp: string;
+  readonly tcpPort: number;
+  readonly udp: string;
+  readonly udpPort: number;
+}
+
 /** Many short flows. */
 export interface ShortFlowsResult {
   readonly ok: number;
@@ -326,6 +334,47 @@ async function serveEcho(port: number): Promise<number> {
   return port;
 }
 
+/** Serves TCP and UDP on a port; both answer with whom they see: `ADDRESS PORT`. */
+async function serveWho(port: number): Promise<number> {
+  const tcp = createServer((socket) => {
+    socket.on('error', () => socket.destroy());
+    socket.end(`${socket.remoteAddress} ${socket.remotePort}`);
+  });
+  await new Promise<void>((resolve) => tcp.listen(port, '0.0.0.0', 1024, resolve));
+  const udp = createSocket('udp4', (_message, peer) =>
+    udp.send(`${peer.address} ${peer.port}`, peer.port, peer.address),
+  );
+  await new Promise<void>((resolve) => udp.bind(port, resolve));
+  return port;
+}
+
+/** Asks such a server, by both. @param from the address to bind to. */
+async function askWho(host: string, port: number, from?: string): Promise<WhoResult> {
+  const tcp = await new Promise<[string, number]>((resolve, reject) => {
+    let text = '';
+    const socket = createConnection({ host, port, ...(from === undefined ? {} : { localAddress: from }) });
+    const localPort = new Promise<number>((settle) => socket.once('connect', () => settle(socket.localPort!)));
+    socket.on('data', (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    socket.on('error', reject);
+    socket.on('end', () => localPort.then((own) => resolve([text, own]), reject));
+  });
+  const socket = createSocket('udp4');
+  await new Promise<void>((resolve) => socket.bind(0, from, resolve));
+  const udpPort = socket.address().port;
+  const udp = await new Promise<string>((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error('no answer by UDP')), 5000);
+    socket.once('message', (message) => {
+      clearTimeout(timer);
+      resolve(message.toString());
+    });
+    socket.send('who', port, host);
+  });
+  socket.close();
+  return { tcp: tcp[0], tcpPort: tcp[1], udp, udpPort };
+}
+
 /** Everything a test can ask for. */
 export const operations = {
   connect,
@@ -342,6 +391,8 @@ export const operations = {
   udpEcho,
   udpRefused,
   serveEcho,
+  serveWho,
+  askWho,
   serveEndless,
   pull,
   push,

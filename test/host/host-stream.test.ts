@@ -6,10 +6,10 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { ACCEPT_OPTIONS, acceptStreams } from '../../src/host/host-stream.ts';
+import { ACCEPT_OPTIONS, dialPath } from '../../src/host/host-stream.ts';
 import type { Arrival, HostStream, StreamOwner } from '../../src/host/stream.ts';
-import { dialHandle, HandleStream, streamBinding, takeHandle } from '../../src/host/stream-handle.ts';
-import { dialSocket, SocketStream } from '../../src/host/stream-socket.ts';
+import { acceptHandles, dialHandle, HandleStream, streamBinding, takeHandle } from '../../src/host/stream-handle.ts';
+import { acceptSockets, dialSocket, SocketStream } from '../../src/host/stream-socket.ts';
 
 /** An owner that writes down what it hears. */
 class Ear implements StreamOwner {
@@ -89,7 +89,7 @@ const WAYS: readonly Way[] = [
   {
     name: 'without a handle',
     adopt: (socket, owner) => new SocketStream(socket, owner),
-    dial: dialSocket,
+    dial: (address, port, owner) => dialSocket({ host: address, port }, owner),
   },
 ];
 
@@ -333,40 +333,117 @@ t.test('the server does not wait for adopted sockets', async (t) => {
   stream.destroy();
 });
 
-t.test('arrivals come with the address of the client, and may be turned away', async (t) => {
+/** A server whose clients come as arrivals, over the handle or by the fallback. */
+async function arrivals(
+  t: Test,
+  at: net.ListenOptions,
+  accept: (server: net.Server, onArrival: (arrival: Arrival) => void) => void,
+): Promise<() => Promise<{ arrival: Arrival; client: net.Socket }>> {
   const server = net.createServer(ACCEPT_OPTIONS);
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve) => server.listen(at, resolve));
   t.teardown(() => server.close());
-  const { port } = server.address() as net.AddressInfo;
-  const arrivals: Arrival[] = [];
-  let came: () => void = () => {};
-  acceptStreams(server, (arrival) => {
-    arrivals.push(arrival);
-    came();
-  });
-  const arrive = async (): Promise<{ arrival: Arrival; client: net.Socket }> => {
-    const next = new Promise<void>((resolve) => {
+  let came: (arrival: Arrival) => void = () => {};
+  accept(server, (arrival) => came(arrival));
+  return async () => {
+    const next = new Promise<Arrival>((resolve) => {
       came = resolve;
     });
-    const client = net.connect({ port, host: '127.0.0.1' });
+    const to = at.path === undefined ? { ...(server.address() as net.AddressInfo), host: '127.0.0.1' } : at;
+    const client = net.connect({ ...to, allowHalfOpen: true } as net.NetConnectOpts);
     t.teardown(() => client.destroy());
-    await Promise.all([next, once(client, 'connect')]);
-    return { arrival: arrivals.at(-1)!, client };
+    const [arrival] = await Promise.all([next, once(client, 'connect')]);
+    return { arrival, client };
   };
-  const { arrival, client } = await arrive();
-  t.equal(arrival.remoteAddress, '127.0.0.1');
-  t.equal(arrival.remotePort, client.localPort);
+}
+
+function unixPath(t: Test): string {
+  const dir = mkdtempSync(join(tmpdir(), 'isthmus-stream-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  return join(dir, 's');
+}
+
+for (const [name, accept] of [
+  ['by its handle', (s: net.Server, f: (a: Arrival) => void) => t.ok(acceptHandles(binding, s, f))],
+  ['without a handle', acceptSockets],
+] as const) {
+  for (const at of ['unix', 'tcp'] as const) {
+    t.test(`${name}, ${at}: an arrival as a socket is paused, half-open, and knows both ends`, async (t) => {
+      const where = at === 'unix' ? { path: unixPath(t) } : { port: 0, host: '127.0.0.1' };
+      const arrive = await arrivals(t, where, accept);
+      const { arrival, client } = await arrive();
+      const ends = [arrival.remoteAddress, arrival.remotePort, arrival.localAddress, arrival.localPort];
+      if (at === 'unix') t.same(ends, [undefined, undefined, undefined, undefined]);
+      else t.same(ends, ['127.0.0.1', client.localPort, '127.0.0.1', client.remotePort]);
+      const socket = arrival.socket();
+      t.teardown(() => socket.destroy());
+      client.end('to the socket');
+      await once(client, 'finish');
+      await soon();
+      t.equal(socket.bytesRead, 0, 'nothing is read before it is asked for');
+      t.equal(socket.remotePort, at === 'unix' ? undefined : client.localPort);
+      let text = '';
+      socket.on('data', (chunk: Buffer) => {
+        text += chunk.toString();
+      });
+      socket.resume();
+      await once(socket, 'end');
+      t.equal(text, 'to the socket');
+      let back = '';
+      client.on('data', (chunk: Buffer) => {
+        back += chunk.toString();
+      });
+      const over = once(client, 'end');
+      socket.end('and back');
+      await over;
+      t.equal(back, 'and back', 'its own half was still open');
+    });
+
+    t.test(`${name}, ${at}: an arrival as a stream, and one that is turned away`, async (t) => {
+      const where = at === 'unix' ? { path: unixPath(t) } : { port: 0, host: '127.0.0.1' };
+      const arrive = await arrivals(t, where, accept);
+      const { arrival, client } = await arrive();
+      const ear = new Ear();
+      const stream = arrival.adopt(ear);
+      client.end('hi');
+      stream.resume();
+      await ear.heard('end');
+      t.equal(stream.hasPeer, true);
+      t.equal(ear.text, 'hi');
+      stream.end();
+      await ear.heard('close');
+      const second = await arrive();
+      const errors: (string | undefined)[] = [];
+      second.client.on('error', (error: NodeJS.ErrnoException) => errors.push(error.code));
+      second.client.on('end', () => second.client.end());
+      const gone = once(second.client, 'close');
+      second.client.resume();
+      second.arrival.refuse();
+      await gone;
+      t.same(errors, at === 'unix' ? [] : ['ECONNRESET'], 'a reset where there is one');
+    });
+  }
+}
+
+t.test('dialPath: a unix socket, one that is not there, and a path that no socket can have', async (t) => {
+  const server = await listen(t, 'unix');
+  server.on('connection', (socket) => socket.pipe(socket));
   const ear = new Ear();
-  const stream = arrival.adopt(ear);
-  client.end('hi');
+  const stream = dialPath(server.address() as string, ear);
   stream.resume();
-  await ear.heard('end');
-  t.equal(ear.text, 'hi');
+  await ear.heard('connect');
+  stream.write(Buffer.from('echo'), () => {});
   stream.end();
   await ear.heard('close');
-  const second = await arrive();
-  const failed = new Promise<NodeJS.ErrnoException>((resolve) => second.client.once('error', resolve));
-  second.client.resume();
-  second.arrival.refuse();
-  t.equal((await failed).code, 'ECONNRESET');
+  t.equal(ear.text, 'echo');
+  for (const [path, errno] of [
+    [unixPath(t), 'ENOENT'],
+    [`/tmp/${'x'.repeat(200)}`, 'E'],
+  ] as const) {
+    const none = new Ear();
+    dialPath(path, none).resume();
+    t.same(none.events, [], 'told later');
+    await none.heard('close');
+    t.equal(none.events.length, 2);
+    t.match(none.events[0], new RegExp(`^error ${errno}`));
+  }
 });

@@ -1,0 +1,86 @@
+// One row of the table of forwards, and what rows are compared by. The table (`forwards`) alone changes it.
+
+import { isDeepStrictEqual } from 'node:util';
+import { defaultKey } from './forward-check.ts';
+import type { OpenForward } from './forward-opener.ts';
+import {
+  type CheckedForward,
+  type Forward,
+  type ForwardCounters,
+  ForwardError,
+  type ForwardHolder,
+  type ForwardOrigin,
+} from './forward-spec.ts';
+
+const NO_COUNTERS: ForwardCounters = { connections: 0, active: 0, refused: 0, bytesToTarget: 0, bytesToClient: 0 };
+/** Fields are the table's to write. */
+export class ForwardEntry {
+  readonly id: string;
+  spec: CheckedForward;
+  readonly origin: ForwardOrigin;
+  readonly createdAt: string;
+  holder: object | undefined;
+  open: OpenForward | undefined;
+  error: ForwardError | undefined;
+  /** The port that the system chose once, for a spec with port 0; asked for again after a restart. */
+  chosenPort: number;
+
+  constructor(id: string, spec: CheckedForward, origin: ForwardOrigin, createdAt: string, chosenPort: number) {
+    this.id = id;
+    this.spec = spec;
+    this.origin = origin;
+    this.createdAt = createdAt;
+    this.chosenPort = chosenPort;
+  }
+
+  view(): Forward {
+    const { id, spec, origin, createdAt, open, error } = this;
+    return {
+      id,
+      key: spec.key,
+      spec,
+      origin,
+      createdAt,
+      state: open === undefined ? 'failed' : 'listening',
+      bound: open?.bound ?? [],
+      ...(error === undefined ? {} : { error: { code: error.code, message: error.message } }),
+      counters: open === undefined ? NO_COUNTERS : { ...open.counters },
+    };
+  }
+
+  get asHolder(): ForwardHolder {
+    const { id, spec } = this;
+    return { id, key: spec.key, ...(spec.owner === undefined ? {} : { owner: spec.owner }) };
+  }
+}
+
+/** Whether `replace` of this owner has it in its hands. */
+export function belongs({ spec, origin }: ForwardEntry, owner: string | undefined): boolean {
+  return owner === undefined ? origin !== 'config' : spec.owner === owner;
+}
+
+export function sameForward(a: CheckedForward, b: CheckedForward): boolean {
+  return isDeepStrictEqual(a, b);
+}
+
+export function inUse(spec: CheckedForward, at: string, holder: ForwardHolder): ForwardError {
+  const by = holder.owner === undefined ? '' : ` of ${holder.owner}`;
+  return new ForwardError(
+    'ERR_PORT_IN_USE',
+    `${at} is held by the forward ${holder.key}${by} (id ${holder.id}); remove that one, or listen elsewhere`,
+    { key: spec.key, holder },
+  );
+}
+
+export function portOf(bound: string): number {
+  return Number(bound.slice(bound.lastIndexOf(':') + 1));
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The system chooses its port, and nobody gave it a key: each of these is one more. */
+export function isNameless({ key, listen }: CheckedForward): boolean {
+  return 'port' in listen && listen.port === 0 && listen.kind !== 'vsock' && key === defaultKey(listen);
+}
