@@ -17,7 +17,9 @@ const WARM_MS = 300;
 const READ_BYTES = 64 * 1024;
 
 type Dial = (port: number, owner: StreamOwner) => HostStream;
-const WAYS: (readonly [string, Dial])[] = [['net.Socket', (port, owner) => dialSocket('127.0.0.1', port, owner)]];
+const WAYS: (readonly [string, Dial])[] = [
+  ['net.Socket', (port, owner) => dialSocket({ host: '127.0.0.1', port }, owner)],
+];
 if (streamBinding !== undefined) {
   const binding = streamBinding;
   WAYS.unshift(['handle', (port, owner) => dialHandle(binding, '127.0.0.1', port, owner)]);
