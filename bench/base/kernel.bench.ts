@@ -132,7 +132,7 @@ for (const [payload, count] of [
   const count = 64;
   for (const [name, kernel] of KERNELS) {
     let end = 0;
-    const run = (): number => kernel.skipAcks(FRAMES, end, PREFIX, MODEL, HEADERS, SEQ, 1, 0);
+    const run = (): number => kernel.skipAcks(FRAMES, end, PREFIX, MODEL, HEADERS, SEQ, 1, 0x4000_0000, 0);
     const check = (): string | undefined => {
       writeSegment(mem, MODEL, { ...FLOW, seq: SEQ, ack: 1 });
       end = writeFrames(count, 0, (i) => ({ seq: SEQ, ack: 1000 + i * 1448 }));

@@ -61,7 +61,7 @@ export interface PacketKernel {
   /**
    * Passes over acknowledgements that the next one makes needless: frames without data of the flow of the frame at `model`, of
    * `headerLen` bytes each, at `seq`, sound in both checksums, ACK and no other flag set, each acknowledging more than the one before it
-   * and more than `ack`, a timestamp not older than `tsRecent`. The last of them is left.
+   * and more than `ack`, none more than `sndNxt`, a timestamp not older than `tsRecent`. The last of them is left.
    * @returns bytes passed over, lengths included.
    */
   skipAcks(
@@ -72,6 +72,7 @@ export interface PacketKernel {
     headerLen: number,
     seq: number,
     ack: number,
+    sndNxt: number,
     tsRecent: number,
   ): number;
 }
@@ -187,6 +188,7 @@ export class PlainKernel implements PacketKernel {
     headerLen: number,
     seq: number,
     ack: number,
+    sndNxt: number,
     tsRecent: number,
   ): number {
     const mem = this.#mem;
@@ -197,7 +199,7 @@ export class PlainKernel implements PacketKernel {
       const f = at + prefix;
       if (len !== headerLen || !this.#sameFlow(model, f, len, seq, tsRecent, headerLen) || mem[f + 47] !== 0x10) break;
       const next = getI32(mem, f + 42);
-      if (((next - ack) | 0) <= 0) break;
+      if (((next - ack) | 0) <= 0 || ((next - sndNxt) | 0) > 0) break;
       const tcpLen = len - 34;
       if (fold(sumBytes(mem, f + 26, 8) + 6 + tcpLen + sumBytes(mem, f + 34, tcpLen)) !== 0xffff) break;
       ack = next;

@@ -185,7 +185,7 @@ export class HostFlow implements FlowOwner, StreamOwner {
   onRead(bytes: number): boolean {
     const { clock, scratch, stats, turns } = this.#context;
     const now = clock.now();
-    turns.beginRead();
+    turns.beginRead(now);
     this.#lastRead = bytes;
     stats.bytesToGuest += bytes;
     if (this.#lent > 0) {

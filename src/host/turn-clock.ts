@@ -17,7 +17,8 @@ export class TurnClock {
   /** Reads since the last turn. */
   #reads = 0;
   #lonely = 0;
-  #lastRead: Millis = Number.NEGATIVE_INFINITY;
+  /** When the last read, or the turn at its end, was over. */
+  #lastEnd: Millis = Number.NEGATIVE_INFINITY;
   readonly #immediate = (): void => this.#onImmediate();
 
   /** @param run ends the turn. */
@@ -33,15 +34,15 @@ export class TurnClock {
   }
 
   /** A socket is being read; what it brings may ask for a turn. */
-  beginRead(): void {
+  beginRead(now: Millis): void {
     this.#reading = true;
+    if (now - this.#lastEnd < SAME_ROUND_MS) this.#lonely = 0;
   }
 
   endRead(now: Millis): void {
     this.#reading = false;
     this.#reads++;
-    if (now - this.#lastRead < SAME_ROUND_MS) this.#lonely = 0;
-    this.#lastRead = now;
+    this.#lastEnd = now;
     if (!this.#wanted || this.#scheduled) return;
     if (this.#lonely >= LONELY) this.#end(now);
     else this.#schedule();
@@ -63,5 +64,7 @@ export class TurnClock {
     this.#wanted = false;
     this.#reads = 0;
     this.#run(now);
+    // What the turn itself took does not count as a pause between two reads.
+    this.#lastEnd = this.#clock.now();
   }
 }

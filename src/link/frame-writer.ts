@@ -130,10 +130,14 @@ export class FrameWriter implements Egress {
       batch = undefined;
     }
     if (batch?.kept === true && bulk && !this.#slabFull) {
-      // Its room is for those who cannot wait.
-      this.#counters.txRefused++;
-      this.#waiting = true;
-      return -1;
+      // Its room is for those who cannot wait. With a batch free it leaves now: nothing would say later that there is room.
+      if (!this.#batches.some(isFree)) {
+        this.#counters.txRefused++;
+        this.#waiting = true;
+        return -1;
+      }
+      this.flush();
+      batch = undefined;
     }
     if (batch === undefined) {
       batch = this.#take(bulk);

@@ -22,6 +22,8 @@ export class RunTaker {
   flow: Connection | undefined = undefined;
   readonly #slab: Slab;
   readonly #kernel: PacketKernel;
+  /** Bytes of input that the last run used, also where what came of them failed: the answer stands where a length was. */
+  used = 0;
   #acks = false;
 
   constructor(slab: Slab, kernel: PacketKernel) {
@@ -44,6 +46,7 @@ export class RunTaker {
   take(port: VmPort, model: number, at: number, end: number, prefix: number): number {
     const c = this.flow;
     this.flow = undefined;
+    this.used = 0;
     if (c === undefined) return 0;
     const header = FRAME_HEADERS + (c.tsOk ? TCP_HEADER + TIMESTAMPS : TCP_HEADER);
     return this.#acks
@@ -60,7 +63,7 @@ export class RunTaker {
     prefix: number,
     header: number,
   ): number {
-    const used = this.#kernel.skipAcks(at, end, prefix, model, header, c.rcvNxt, c.sndUna, c.tsRecent);
+    const used = this.#kernel.skipAcks(at, end, prefix, model, header, c.rcvNxt, c.sndUna, c.sndNxt, c.tsRecent);
     port.runFrames = used / (prefix + header);
     c.env.stats.segmentsFromGuest += port.runFrames;
     return used;
@@ -75,9 +78,10 @@ export class RunTaker {
     port.runFrames = frames;
     if (frames === 0) return 0;
     const { mem } = this.#slab;
+    this.used = getU32(mem, at);
     const longest = getU32(mem, at + 8);
     carryOn(c, frames, getU32(mem, at + 4), longest - header, getU32(mem, at + 12));
     port.shown(longest - ETHERNET_HEADER);
-    return getU32(mem, at);
+    return this.used;
   }
 }

@@ -164,7 +164,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
       return this.runs.take(port, model, at, end, prefix);
     } catch (error) {
       if (c !== undefined) this.#bug(c, error, now);
-      return 0;
+      return this.runs.used;
     }
   }
 

@@ -23,6 +23,9 @@ export function startsRun(c: Connection, seg: SegmentView): boolean {
     (seg.flags | FLAG_PSH) === (FLAG_ACK | FLAG_PSH) &&
     c.rcvNxt === seqAdd(seg.segSeq, seg.payloadLen) &&
     seg.segAck === c.sndUna &&
+    // It was not an old one once more: its window is the one that is known.
+    c.sndWl1 === seg.segSeq &&
+    c.sndWnd === seg.segWnd << c.sndWndShift &&
     seg.hasTs === c.tsOk &&
     seg.payloadOff - seg.off === (c.tsOk ? TCP_HEADER + TIMESTAMPS : TCP_HEADER) &&
     c.assembler === undefined &&

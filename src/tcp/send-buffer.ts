@@ -10,6 +10,7 @@ export class SendBuffer {
   readonly ring: Ring;
   /** The host's socket may be writing at the tail: the ring must not move. */
   #lent = false;
+  #closed = false;
   /** Half of the last ring: a flow that was busy starts there instead of growing by copies, and one that has become quiet shrinks. */
   #hint = 0;
   readonly #slab: Slab;
@@ -51,7 +52,7 @@ export class SendBuffer {
   /** Takes over what was written into lent bytes; ends the loan. */
   commit(len: number): void {
     this.#lent = false;
-    this.ring.commit(len);
+    this.ring.commit(this.#closed ? 0 : len);
     if (this.ring.used === 0) this.#release();
   }
 
@@ -76,6 +77,7 @@ export class SendBuffer {
   /** Gives the block back, unless it is lent: then the end of the loan does. */
   close(): void {
     this.ring.used = 0;
+    this.#closed = true;
     if (!this.#lent) this.#release();
   }
 

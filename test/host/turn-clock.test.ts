@@ -9,13 +9,17 @@ const round = () => new Promise<void>((resolve) => setImmediate(resolve));
 function rig() {
   const clock = new ManualClock();
   const ends: number[] = [];
-  const turns = new TurnClock(clock, (now) => ends.push(now));
+  const rig = { turnMs: 0 };
+  const turns = new TurnClock(clock, (now) => {
+    ends.push(now);
+    clock.advance(rig.turnMs);
+  });
   const read = (asks = true) => {
-    turns.beginRead();
+    turns.beginRead(clock.now());
     if (asks) turns.want();
     turns.endRead(clock.now());
   };
-  return { clock, ends, turns, read };
+  return { clock, ends, turns, read, rig };
 }
 
 t.test('reads of one round end in one turn, after the round', async (t) => {
@@ -64,4 +68,21 @@ t.test('a socket that has been alone for a while gets its turn at once; two at a
   turns.want();
   await round();
   t.equal(ends.length, 20);
+});
+
+t.test('many sockets a round are together again, however long each turn takes', async (t) => {
+  const { clock, ends, read, rig: r } = rig();
+  for (let i = 0; i < 17; i++) {
+    clock.advance(1);
+    read();
+    await round();
+  }
+  const alone = ends.length;
+  r.turnMs = 0.1;
+  for (let n = 0; n < 20; n++) {
+    clock.advance(1);
+    for (let i = 0; i < 32; i++) read();
+    await round();
+  }
+  t.ok(ends.length - alone <= 22, `${ends.length - alone} turns for 20 rounds`);
 });

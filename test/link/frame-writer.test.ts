@@ -266,3 +266,45 @@ t.test('property: whatever the order of sends, flushes, jams and drains, the str
   );
   t.end();
 });
+
+t.test('a frame that could wait is not refused while a batch is free and nothing is under way', async (t) => {
+  const slab = new Slab(new Uint8Array(8 << 20));
+  const held: (() => void)[] = [];
+  let stuck = true;
+  let drained = 0;
+  const sink = {
+    write: (_bytes: Uint8Array, done: () => void): boolean => {
+      if (stuck) held.push(done);
+      return !stuck;
+    },
+  };
+  const kept = slab.alloc(keptBlockBytes('qemu', 1500));
+  const writer = new FrameWriter(
+    'qemu',
+    1500,
+    slab,
+    kept,
+    sink,
+    new LinkCounters(),
+    () => drained++,
+    () => {},
+  );
+  const put = (bulk: boolean): boolean => {
+    const off = writer.reserve(1000, bulk);
+    if (off >= 0) writer.commit(off, 1000);
+    return off >= 0;
+  };
+  for (let i = 0; i < MAX_BATCHES; i++) {
+    t.ok(put(true));
+    writer.flush();
+  }
+  // Between turns a datagram takes the kept block; then the link drains, and nobody was refused.
+  t.ok(put(false));
+  stuck = false;
+  for (const done of held.splice(0)) done();
+  t.equal(drained, 0);
+  t.ok(put(true), 'nothing would tell later that there is room');
+  writer.flush();
+  t.equal(writer.waiting, false);
+  writer.dispose();
+});

@@ -283,6 +283,41 @@ t.test('acknowledgements that come together: the last one counts for all, a dupl
   t.end();
 });
 
+t.test('a segment that comes once more begins no run: its window is not the one that counts', (t) => {
+  const steps: Step[] = [
+    { kind: 'window' },
+    { kind: 'again' },
+    { kind: 'data', len: 1, psh: false },
+    { kind: 'again' },
+  ];
+  const [one, many] = [false, true].map((runs) => {
+    const s = side(runs);
+    s.feed(framesOf(s.talk, steps));
+    return stateOf(s);
+  });
+  t.same(many, one);
+  t.end();
+});
+
+t.test('an acknowledgement of what was not sent does not take a good one with it', (t) => {
+  const ends = [false, true].map((runs) => {
+    const s = side(runs);
+    s.feed([segment(s.talk, ACK, '', { wnd: 65_535 })]);
+    sendFromHost(s, 14_600, false);
+    const first = s.talk.ack;
+    s.talk.vm.take();
+    const ack = (bytes: number): Uint8Array => segment(s.talk, ACK, '', { ack: (first + bytes) | 0, wnd: 65_535 });
+    s.feed([ack(1460), ack(2920), ack(4380), ack(20_000)]);
+    const c = s.talk.owner.flow as Connection;
+    return [(c.sndUna - first) | 0, c.sent.count];
+  });
+  t.same(ends, [
+    [4380, 7],
+    [4380, 7],
+  ]);
+  t.end();
+});
+
 t.test('while a loss is being recovered no acknowledgement is passed over', (t) => {
   const s = side(true);
   s.feed([segment(s.talk, ACK, '', { wnd: 65_535 })]);

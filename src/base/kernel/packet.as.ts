@@ -224,6 +224,7 @@ export function skipAcks(
   headerLen: usize,
   seq: u32,
   ack: u32,
+  sndNxt: u32,
   tsRecent: u32,
 ): u32 {
   const start = at;
@@ -256,7 +257,8 @@ export function skipAcks(
     const s = load<u32>(f, 38);
     const a = load<u32>(f, 42);
     const next = bswap<u32>(a);
-    if (load<u32>(f, 34) !== ports || bswap<u32>(s) !== seq || <i32>(next - ack) <= 0) break;
+    if (load<u32>(f, 34) !== ports || bswap<u32>(s) !== seq || <i32>(next - ack) <= 0 || <i32>(next - sndNxt) > 0)
+      break;
     if (load<u8>(f, 46) !== load<u8>(model, 46) || load<u8>(f, 47) !== 0x10) break;
     let sum = fixed + <u64>s + <u64>a + <u64>load<u32>(f, 46) + <u64>load<u32>(f, 50);
     if (timestamps) {
