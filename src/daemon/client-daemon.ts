@@ -22,7 +22,9 @@ export async function events(client: ControlClient, { options }: ClientArgs, out
   const stream = await client.stream(`/v1/events${types === undefined ? '' : `?types=${encodeURIComponent(types)}`}`);
   let seen = 0;
   let event: Record<string, string> = {};
-  for await (const line of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) {
+  // A stream that breaks off is one that has ended: the daemon was killed.
+  stream.once('error', () => stream.destroy());
+  for await (const line of linesOf(stream)) {
     const field = /^([a-z]+): ?(.*)$/.exec(line);
     if (field !== null) {
       event[field[1]!] = field[2]!;
@@ -39,6 +41,15 @@ export async function events(client: ControlClient, { options }: ClientArgs, out
   stream.destroy();
   // A stream ends with the daemon.
   return seen >= count ? ExitCode.Ok : ExitCode.Unavailable;
+}
+
+/** The lines of a stream, until it ends or breaks off. */
+async function* linesOf(stream: NodeJS.ReadableStream): AsyncGenerator<string> {
+  try {
+    yield* createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY });
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'ECONNRESET') throw error;
+  }
 }
 
 function eventJson({ id, event: type, data = '{}' }: Record<string, string>): string {

@@ -172,13 +172,23 @@ function find(forwards: readonly Forward[], text: string, udp: boolean): Forward
   const protocol = port?.[3] ?? (udp ? 'udp' : 'tcp');
   const fits = forwards.filter(({ spec, bound }) => {
     const { listen } = spec;
-    if (port === null || listen.kind !== protocol) return false;
+    if (port === null || (listen.kind === 'fd' ? listen.protocol : listen.kind) !== protocol) return false;
     const at = bound.length > 0 ? bound : 'address' in listen ? [`${listen.address}:${listen.port}`] : [];
     return at.some((where) =>
       port[1] === undefined ? where.endsWith(`:${port[2]}`) : where === `${port[1]}:${port[2]}`,
     );
   });
-  if (fits.length === 1) return fits[0]!;
+  const [only] = fits;
+  if (fits.length === 1 && only !== undefined) {
+    if (only.bound.length < 2) return only;
+    throw new OperatorError(
+      `"${text}" is one of ${only.bound.length} ports of a range; name all of it by its key, ${only.key}`,
+      {
+        code: 'ERR_FORWARD_NOT_FOUND',
+        exitCode: ExitCode.Refused,
+      },
+    );
+  }
   const why =
     fits.length === 0
       ? `there is no forward "${text}"`
