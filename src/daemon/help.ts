@@ -2,7 +2,8 @@
 
 import { ExitCode } from '../host/exit-code.ts';
 import { COMMANDS, type CommandName, RUN_SWITCHES } from './cli.ts';
-import { envNameOf, OPTION_NAMES, OPTIONS, type OptionGroup, type OptionName } from './config-schema.ts';
+import { envNameOf, OPTION_NAMES, OPTIONS, type OptionName } from './config-schema.ts';
+import type { OptionGroup } from './option-spec.ts';
 
 const WIDTH = 100;
 const INDENT = '      ';

@@ -1,9 +1,8 @@
 // The network, wired: packet memory, stack, services, forwarders and links of one daemon. Each part gets its own slice of the
 // configuration; nothing here does a part's work.
 
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import type { Millis } from '../base/clock.ts';
 import type { ApiSource } from '../control/resources.ts';
 import { LocalNames } from '../dns/local-names.ts';
@@ -47,6 +46,7 @@ import type { Health, NetworkService, ReadyInfo } from './network-api.ts';
 import { NetworkControl } from './network-control.ts';
 import { networkMetrics } from './network-metrics.ts';
 import { forwardOf } from './publish-item.ts';
+import { stateFileName } from './state-file-name.ts';
 import type { StatsSource } from './stats-source.ts';
 import { makeUdpSockets } from './udp-sockets.ts';
 import { formatEndpoint } from './value-grammar.ts';
@@ -444,18 +444,6 @@ class Network implements NetworkService {
     for (const l of this.#listeners) l.totals().addTo(total);
     return total;
   }
-}
-
-/**
- * One file for each set of links and network: daemons of different launchers share the default state directory, and none may
- * overwrite another's state. The same command line finds its own again.
- */
-function stateFileName(what: 'leases' | 'state', config: Config): string {
-  const links = config.vm.map(({ framing, transport }) =>
-    transport.kind === 'listen' ? `${framing}:${resolve(transport.path)}` : `${framing}:${transport.kind}`,
-  );
-  const identity = JSON.stringify([config.network.toString(), ...links.sort()]);
-  return `${what}-${createHash('sha256').update(identity).digest('hex').slice(0, 12)}.json`;
 }
 
 type UdpSender = ConstructorParameters<typeof UdpForwarder>[0]['sender'];
