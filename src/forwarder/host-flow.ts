@@ -6,18 +6,21 @@
 //
 // Host to guest: the socket reads (`onread`) into one scratch buffer that all quiet flows share, for a read is complete before
 // any other begins, and the bytes are copied to the flow's send ring. A flow whose reads are large gets its next read straight
-// into the ring. When the ring is full reading stops, and the host's own TCP holds the sender back.
+// into the ring, and the ring back when it falls quiet. When the ring is full reading stops, and the host's own TCP holds the sender back.
 
 import type { Clock, Millis } from '../base/clock.ts';
 import type { HostStream, StreamOwner } from '../host/stream.ts';
 import type { TurnClock } from '../host/turn-clock.ts';
 import { CloseReason, type FlowOwner, type TcpFlow } from '../stack/ports.ts';
 import { refuseReasonOf } from './errno.ts';
+import type { Lender, Loans } from './loans.ts';
 
 /** Reads of at least this size move a flow to reading into its own ring. */
 const BULK_BYTES = 32 * 1024;
 /** A read into the ring is to be this long, if the ring may grow so far: few large reads, and writes as large behind them. */
 const LEND_BYTES = 256 * 1024;
+/** Each recall of a lent piece leaves some bytes in Node's handle until it is closed: a flow that needs more of them reads by the scratch buffer. */
+const RECALLS_MAX = 1000;
 /** Bytes of the shared read buffer. */
 export const SCRATCH_BYTES: number = 64 * 1024;
 /** Reading stops when less than this is free in the send ring, */
@@ -38,6 +41,7 @@ export interface HostFlowContext {
   /** Every flow that has a socket. */
   readonly live: Set<HostFlow>;
   readonly turns: TurnClock;
+  readonly loans: Loans;
 }
 
 export class HostFlowStats {
@@ -54,7 +58,7 @@ export class HostFlowStats {
   memoryWaits = 0;
 }
 
-export class HostFlow implements FlowOwner, StreamOwner {
+export class HostFlow implements FlowOwner, StreamOwner, Lender {
   readonly flow: TcpFlow;
   readonly #context: HostFlowContext;
   #stream: HostStream | undefined;
@@ -68,6 +72,11 @@ export class HostFlow implements FlowOwner, StreamOwner {
   /** Bytes of the receive ring that the kernel has not taken yet. */
   #writing = 0;
   #lent = 0;
+  /** Is on the list of those who lend. */
+  #lends = false;
+  /** Has read since `recallIdle` was asked last. */
+  #busy = false;
+  #recalls = 0;
   #lastRead = 0;
   /** Bytes that the read under way may bring. */
   #asked = 0;
@@ -145,6 +154,7 @@ export class HostFlow implements FlowOwner, StreamOwner {
 
   onClose(): void {
     this.#context.live.delete(this);
+    this.#context.loans.delete(this);
     clearTimeout(this.#retry);
     if (this.#over) return;
     // Both ends are over for the socket; the flow with the guest finishes by itself.
@@ -170,7 +180,9 @@ export class HostFlow implements FlowOwner, StreamOwner {
     if (this.#over) return scratch;
     const free = this.flow.writable;
     if (free < SCRATCH_BYTES) return scratch.subarray(0, Math.max(free, PAUSE_BYTES));
-    if (this.#lastRead < BULK_BYTES || this.#paused || this.#spill !== undefined) return scratch;
+    if (this.#lastRead < BULK_BYTES || this.#paused || this.#spill !== undefined || this.#recalls === RECALLS_MAX) {
+      return scratch;
+    }
     const room = this.flow.room(LEND_BYTES);
     if (room < BULK_BYTES) {
       // Too short a piece at the ring's end: this read goes through the scratch buffer and wraps round.
@@ -178,6 +190,10 @@ export class HostFlow implements FlowOwner, StreamOwner {
       return scratch;
     }
     this.#lent = Math.min(room, LEND_BYTES);
+    if (!this.#lends) {
+      this.#lends = true;
+      this.#context.loans.add(this);
+    }
     const off = this.flow.roomOffset;
     return mem.subarray(off, off + this.#lent);
   }
@@ -185,18 +201,23 @@ export class HostFlow implements FlowOwner, StreamOwner {
   onRead(bytes: number): boolean {
     const { clock, scratch, stats, turns } = this.#context;
     const now = clock.now();
-    turns.beginRead(now);
     this.#lastRead = bytes;
+    this.#busy = true;
     stats.bytesToGuest += bytes;
-    if (this.#lent > 0) {
-      this.#lent = 0;
-      this.flow.commit(bytes, now);
-    } else if (!this.#over) {
-      const taken = this.flow.write(scratch, 0, bytes, now);
-      // Copy: the packet memory is full; these bytes wait here, and nothing more is read.
-      if (taken < bytes) this.#spill = Buffer.from(scratch.subarray(taken, bytes));
+    turns.beginRead(now);
+    // A bug that ends this flow must not end the turns of all.
+    try {
+      if (this.#lent > 0) {
+        this.#lent = 0;
+        this.flow.commit(bytes, now);
+      } else if (!this.#over) {
+        const taken = this.flow.write(scratch, 0, bytes, now);
+        // Copy: the packet memory is full; these bytes wait here, and nothing more is read.
+        if (taken < bytes) this.#spill = Buffer.from(scratch.subarray(taken, bytes));
+      }
+    } finally {
+      turns.endRead(now);
     }
-    turns.endRead(now);
     if (this.#over) return false;
     if (this.#spill !== undefined || this.flow.writable < PAUSE_BYTES) {
       this.#pause();
@@ -211,6 +232,19 @@ export class HostFlow implements FlowOwner, StreamOwner {
   /** Goes on where a read was the last of its round. */
   readOn(): void {
     if (!this.#over && !this.#paused) this.#stream?.resume();
+  }
+
+  recallIdle(): boolean {
+    const { flow } = this;
+    if (this.#lent > 0 && !this.#busy && flow.writable === flow.writableLimit) {
+      this.#recalls++;
+      this.#lastRead = 0;
+      this.#unlend();
+      this.#stream?.recall();
+    }
+    this.#busy = false;
+    this.#lends = this.#lent > 0;
+    return this.#lends;
   }
 
   #pause(): void {
@@ -329,6 +363,7 @@ export class HostFlow implements FlowOwner, StreamOwner {
     this.#spill = undefined;
     clearTimeout(this.#retry);
     this.#context.live.delete(this);
+    this.#context.loans.delete(this);
     if (reset) stream?.reset();
     else stream?.destroy();
     this.#lent = 0;

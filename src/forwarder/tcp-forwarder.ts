@@ -9,6 +9,7 @@ import { RefuseReason } from '../stack/ports.ts';
 import { Destination, type Destinations, refusalOf } from './destination.ts';
 import type { FlowInterceptor } from './guest-services.ts';
 import { HostFlow, type HostFlowContext, HostFlowStats, SCRATCH_BYTES } from './host-flow.ts';
+import { Loans } from './loans.ts';
 
 /** A service of the gateway behind a TCP port (DNS). */
 export interface GatewayTcpService {
@@ -40,6 +41,7 @@ export class TcpForwarder implements FlowAcceptor {
       stats: this.stats,
       live: new Set(),
       turns: options.turns,
+      loans: new Loans(),
     };
   }
 

@@ -8,6 +8,8 @@ export function failedStream(errno: string, owner: StreamOwner): HostStream {
     closed: false,
     hasPeer: false,
     resume: () => {},
+    wantSendBuffer: () => {},
+    recall: () => {},
     write: () => false,
     writeAll: () => false,
     end: () => {},

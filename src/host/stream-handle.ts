@@ -7,6 +7,7 @@
 
 import net from 'node:net';
 import { getSystemErrorName } from 'node:util';
+import { SendRoom } from './send-room.ts';
 import type { Arrival, HostStream, StreamOwner } from './stream.ts';
 import { failedStream } from './stream-failed.ts';
 
@@ -22,6 +23,7 @@ export interface StreamHandle {
   writev(req: WriteRequest, pieces: readonly Uint8Array[], allBuffers: true): number;
   shutdown(req: Request): number;
   close(done: (this: StreamHandle) => void): void;
+  readonly fd?: number;
   /** TCP only. */
   reset?(done: (this: StreamHandle) => void): number;
   getpeername?(out: EndName): number;
@@ -222,6 +224,7 @@ export class HandleStream implements HostStream {
   #writeEnded = false;
   /** Writes so far, up to the second: Nagle's algorithm has nothing to hold back before that one. */
   #writes = 0;
+  #sendRoom: SendRoom | undefined;
   closed = false;
 
   constructor(binding: StreamBinding, handle: StreamHandle, owner: StreamOwner) {
@@ -257,6 +260,16 @@ export class HandleStream implements HostStream {
     this.#reading = true;
     const status = this.#handle.readStart();
     if (status !== 0) process.nextTick(HandleStream.#failLater, this, status);
+  }
+
+  wantSendBuffer(bytes: number): void {
+    if (this.closed || this.#reading || this.#sendRoom !== undefined) return;
+    this.#sendRoom = SendRoom.widen(this.#handle.fd ?? -1, bytes);
+  }
+
+  recall(): void {
+    // Between two callbacks no read is under way: the loop asks for memory when bytes are there.
+    if (this.#prepared && !this.closed) this.#handle.useUserBuffer(this.#owner.readBuffer());
   }
 
   write(bytes: Uint8Array, done: () => void): boolean {
@@ -373,6 +386,7 @@ export class HandleStream implements HostStream {
 
   /** For the handle: it is closed. */
   handleClosed(): void {
+    this.#sendRoom?.release();
     this.#owner.onClose();
   }
 

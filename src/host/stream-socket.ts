@@ -81,6 +81,13 @@ export class SocketStream implements HostStream {
     if (!this.closed) this.#socket.resume();
   }
 
+  /** Not to be had without a handle. */
+  wantSendBuffer(_bytes: number): void {}
+
+  recall(): void {
+    this.#into = undefined;
+  }
+
   write(bytes: Uint8Array, done: () => void): boolean {
     if (this.closed || !this.#socket.writable) {
       process.nextTick(done);

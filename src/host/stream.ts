@@ -26,6 +26,10 @@ export interface HostStream {
   readonly hasPeer: boolean;
   /** Starts reading, or goes on. Harmless while it reads, and while it dials: it reads then once it is connected. */
   resume(): void;
+  /** Asks the kernel for a send buffer of this size, before the first `resume`; where it cannot be had all stays as it is. */
+  wantSendBuffer(bytes: number): void;
+  /** Gives back the memory that `readBuffer` handed out, and asks for other before the next read. */
+  recall(): void;
   /**
    * Writes `bytes`.
    * @returns true if the kernel took all of them before this returned; `done` is not called then. Otherwise they must stay as they

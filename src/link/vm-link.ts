@@ -21,6 +21,10 @@ import { LinkCounters } from './link-counters.ts';
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** How long a refusal may take to leave before the socket is closed over it. */
 const FAREWELL_MS = 1000;
+/** What the kernel is to take from us before we wait for the VM: more gains little and makes small messages wait behind it. */
+const SEND_BUFFER_BYTES = 512 * 1024;
+/** Small packets cost the VM more, so that its queue lasts longer and may be longer. */
+const LARGE_MTU = 16_384;
 /** Pause before packet memory is asked for again. */
 const MEMORY_RETRY_MS = 50;
 
@@ -188,6 +192,7 @@ export class VmLink implements StreamOwner {
     this.#streams = streams;
     const { input, output } = streams;
     this.#openStreams = input === output ? 1 : 2;
+    output.wantSendBuffer(this.mtu > LARGE_MTU ? SEND_BUFFER_BYTES : 2 * SEND_BUFFER_BYTES);
     this.#context.log.info({ event: 'link.connected', link: this.name, mtu: this.mtu }, 'VM connected');
     if (format === 'qemu') this.#attach();
     else this.#beginHandshake(output);

@@ -1,10 +1,14 @@
 // Which TCP connection a segment belongs to: open addressing over connections, seeded, both families in one table. A lookup
 // makes nothing. Removal shifts back, so there are no tombstones.
 
+import { type Random, randomBelow } from '../base/random.ts';
 import type { IpAddress } from '../ip/address.ts';
 import type { Connection } from '../tcp/connection.ts';
 
 const START = 64;
+/** Source ports of our own connections towards guests. */
+const EPHEMERAL_FIRST = 32_768;
+const EPHEMERAL_COUNT = 28_232;
 
 /** Connections by (guest, guest port, remote, remote port). */
 export class FlowTable {
@@ -52,6 +56,16 @@ export class FlowTable {
         return c;
       }
     }
+  }
+
+  /** A port at which `src` has no connection with that port of the guest; -1 if none was found. */
+  freePort(src: IpAddress, guest: IpAddress, guestPort: number, random: Random): number {
+    const start = randomBelow(random, EPHEMERAL_COUNT);
+    for (let i = 0; i < 1024; i++) {
+      const port = EPHEMERAL_FIRST + ((start + i) % EPHEMERAL_COUNT);
+      if (this.find(guest, guestPort, src, port) === undefined) return port;
+    }
+    return -1;
   }
 
   /** Adds a connection whose 4-tuple is not in the table. */

@@ -6,7 +6,7 @@ import { finish, fold, sumBytes } from '../base/checksum.ts';
 import type { Millis } from '../base/clock.ts';
 import { DeadlineQueue } from '../base/deadline-queue.ts';
 import { Drop } from '../base/drop.ts';
-import { type Random, randomBelow } from '../base/random.ts';
+import type { Random } from '../base/random.ts';
 import type { Slab } from '../base/slab.ts';
 import { IpAddress, isLoopbackV4, isMulticastV4 } from '../ip/address.ts';
 import { UNREACHABLE_HOST, UNREACHABLE_NET, UNREACHABLE_PROHIBITED } from '../ip/icmp.ts';
@@ -38,11 +38,8 @@ import { RunTaker } from './run-taker.ts';
 import type { StackStats } from './stats.ts';
 import type { Path, VmPort } from './vm-port.ts';
 
-/** Bytes of an IPv4 and a TCP header. */
+/** IPv4 and TCP, in bytes. */
 const HEADERS = 40;
-/** Source ports of our own connections towards guests. */
-const EPHEMERAL_FIRST = 32_768;
-const EPHEMERAL_COUNT = 28_232;
 /** A flow from which nothing has come for so long does not need the window it once grew. */
 const IDLE_WINDOW_MS = 2000;
 
@@ -121,8 +118,6 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   get timeWaits(): number {
     return this.#waiting.size;
   }
-
-  // --- From the guest.
 
   /** A TCP packet from `port`, whole and checked as IPv4. `srcMacOff` is the frame's source MAC in `macBuf`. */
   onPacket(port: VmPort, ip: Ipv4View, macBuf: Uint8Array, srcMacOff: number, now: Millis): Drop {
@@ -248,7 +243,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     const path = this.#uplink.resolve(guest, now);
     if (path === false) return undefined;
     const own = srcPort > 0 && this.table.find(guest, guestPort, src, srcPort) === undefined;
-    const port = own ? srcPort : this.#freePort(src, guest, guestPort);
+    const port = own ? srcPort : this.table.freePort(src, guest, guestPort, this.#random);
     if (port < 0) return undefined;
     const vm: { id: number } = path?.port ?? { id: 0 };
     const mtu = path?.port.info.mtu ?? 1500;
@@ -266,15 +261,6 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     } else path.port.flows++;
     c.openActive(now);
     return c;
-  }
-
-  #freePort(src: IpAddress, guest: IpAddress, guestPort: number): number {
-    const start = randomBelow(this.#random, EPHEMERAL_COUNT);
-    for (let i = 0; i < 1024; i++) {
-      const port = EPHEMERAL_FIRST + ((start + i) % EPHEMERAL_COUNT);
-      if (this.table.find(guest, guestPort, src, port) === undefined) return port;
-    }
-    return -1;
   }
 
   /** A guest's address was resolved: SYNs that waited go out. */
@@ -328,6 +314,10 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     return n;
   }
 
+  mayQueue(c: Connection): boolean {
+    return (c.path as Path).port.budget.admits(c, this.#now);
+  }
+
   get runOffset(): number {
     return this.#egress.runOffset;
   }
@@ -356,6 +346,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
 
   commit(c: Connection, off: number, len: number): void {
     c.served = true;
+    if (c.snd.used > 0 && c.sndNxt === c.sndUna) (c.path as Path).port.budget.alone(c, this.#now);
     this.#finish(c.path as Path, off, len, c.remote.w3, c.guest.w3);
   }
 
@@ -368,10 +359,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
 
   unreachable(c: Connection, reason: RefuseReason, now: Millis): void {
     this.stats.unreachable++;
-    let code = UNREACHABLE_HOST;
-    if (reason === RefuseReason.NetUnreachable) code = UNREACHABLE_NET;
-    else if (reason === RefuseReason.Prohibited) code = UNREACHABLE_PROHIBITED;
-    if (c.path !== undefined) this.#uplink.unreachable(c.path as Path, code, c, now);
+    if (c.path !== undefined) this.#uplink.unreachable(c.path as Path, codeOf(reason), c, now);
   }
 
   // --- TcpEnv.
@@ -385,6 +373,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
 
   arm(c: Connection): void {
     this.deadlines.update(c);
+    const next = (c.path as Path | undefined)?.port.budget.count(c, this.#now);
+    if (next !== undefined) this.wake(next);
   }
 
   gone(c: Connection): void {
@@ -394,6 +384,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     const path = c.path as Path | undefined;
     if (path === undefined) return;
     path.port.flows--;
+    const next = path.port.budget.forget(c, this.#now);
+    if (next !== undefined) this.wake(next);
     if (c.blocked) path.port.blocked.delete(c);
   }
 
@@ -420,6 +412,7 @@ export class TcpLayer implements TcpEnv, SegmentSink {
 
   /** Runs the timers that are due. */
   runDeadlines(now: Millis): void {
+    this.#now = now;
     this.deadlines.run(now, (c, error) => this.#bug(c, error, now));
   }
 
@@ -453,8 +446,8 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   }
 
   /**
-   * The VM's link drains again. Those that got nothing through since the last time go first: a flow that fills the link at each drain
-   * would else keep the others out until it is done.
+   * The VM's link drains again. Those that got nothing through since the last time go first: a flow that fills it each time would
+   * else keep the others out until it is done.
    */
   unblock(port: VmPort): void {
     for (const served of [false, true]) {
@@ -497,4 +490,10 @@ export class TcpLayer implements TcpEnv, SegmentSink {
     owner?.onClosed(CloseReason.Bug, now);
     this.#uplink.onBug(error, c);
   }
+}
+
+/** The ICMP code of a refusal. */
+function codeOf(reason: RefuseReason): number {
+  if (reason === RefuseReason.NetUnreachable) return UNREACHABLE_NET;
+  return reason === RefuseReason.Prohibited ? UNREACHABLE_PROHIBITED : UNREACHABLE_HOST;
 }

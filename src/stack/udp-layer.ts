@@ -166,6 +166,7 @@ export class UdpLayer implements DatagramSender {
     copyBytes(buf, off, whole, at + UDP_HEADER, len);
     const sum = this.#egress.sumOf(whole, at + UDP_HEADER, len);
     emitUdpHeader(whole, at, srcPort, dstPort, len, pseudo, sum);
+    port.budget.urgentAt = now;
     const sent = this.#egress.sendIpv4(port, n.mac, PROTO_UDP, src.v4, guest, whole, at, total);
     if (block >= 0) this.#slab.free(block);
     if (sent) this.#stats.datagramsToGuest++;

@@ -4,11 +4,16 @@ import type { Millis } from '../base/clock.ts';
 import { copyMac, equalMac, MAC_LENGTH, macLo } from '../ethernet/mac.ts';
 import { IcmpRateLimiter } from '../ip/icmp.ts';
 import type { Connection } from '../tcp/connection.ts';
+import { LinkBudget } from './link-budget.ts';
 import { type FrameListener, PortTap } from './port-tap.ts';
 import type { Egress, LinkInfo, LinkPort } from './ports.ts';
 
 /** What every guest is believed to take. */
 const COMMON_MTU = 1500;
+/** What may be on its way to a VM beside small messages: about a millisecond of what VMs take at this size of packet. */
+const IN_FLIGHT_SMALL_MTU = 600_000;
+const IN_FLIGHT_LARGE_MTU = 1_000_000;
+const LARGE_MTU = 16_384;
 /** How long a noted neighbour is believed: well below the hold of the neighbour table, which hears of a talking VM only so often. */
 const NOTED_MS = 20;
 
@@ -47,6 +52,8 @@ export class VmPort implements LinkPort {
   isolated = false;
   /** Connections that the link refused; those that end leave it, so a link that never drains holds no more than there are. */
   readonly blocked: Set<Connection> = new Set();
+  /** TCP payload on its way to this VM. */
+  readonly budget: LinkBudget;
   readonly icmpLimiter: IcmpRateLimiter = new IcmpRateLimiter();
   framesFromGuest = 0;
   bytesFromGuest = 0;
@@ -72,6 +79,7 @@ export class VmPort implements LinkPort {
     this.info = info;
     this.#owner = owner;
     this.connectedAt = now;
+    this.budget = new LinkBudget(info.mtu > LARGE_MTU ? IN_FLIGHT_LARGE_MTU : IN_FLIGHT_SMALL_MTU);
     this.takes = info.mtuTold ? info.mtu : Math.min(COMMON_MTU, info.mtu);
   }
 

@@ -57,6 +57,10 @@ export class Connection implements TcpFlow, Deadlined {
   blocked = false;
   /** It has sent something since the link last drained. */
   served = false;
+  /** Bytes on their way that the sink has counted. */
+  counted = 0;
+  /** `bytesToGuest` when a segment last left with nothing before it on its way. */
+  leftAlone = 0;
   /** Counted among the opens in progress. */
   opening = true;
   events = 0;

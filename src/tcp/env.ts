@@ -25,6 +25,8 @@ export interface SegmentSink {
    */
   reserveRun?(c: Connection, len: number, count: number): number;
   readonly runOffset?: number;
+  /** Whether new data may join what is on its way; if not, the connection is woken when it may. Without it: always. */
+  mayQueue?(c: Connection): boolean;
   /**
    * Sends `count` segments of `mss` bytes from SND.NXT on. The TCP header of the first, `headerLen` bytes with options and checksum 0, is
    * at `off`; the others get the same with their own sequence number.

@@ -134,6 +134,10 @@ function sendNew(c: Connection, now: Millis): boolean {
       c.cwndLimited = false;
       return true;
     }
+    if (unsent > 0 && c.env.sink.mayQueue !== undefined && !c.env.sink.mayQueue(c)) {
+      c.cwndLimited = false;
+      return true;
+    }
     if (unsent >= 2 * mss && c.env.sink.reserveRun !== undefined) {
       const sent = sendRun(c, unsent, wndRoom, mss, now);
       if (sent < 0) return false;

@@ -288,6 +288,45 @@ async function drained(socket: GuestSocket): Promise<boolean> {
   }
 }
 
+t.test('flows that fall quiet after a large download give their rings back, and read on', async (t) => {
+  const rig = await Rig.start(t);
+  const guest = await rig.guest();
+  const hosts: Socket[] = [];
+  const talker = await server(
+    t,
+    serve((socket) => {
+      hosts.push(socket);
+    }),
+  );
+  const before = rig.holdings().slab;
+  const flows = await Promise.all(Array.from({ length: 8 }, () => guest.connect(HOST, talker.port)));
+  await rig.until(() => hosts.length === flows.length, 'all are connected');
+  const got = flows.map(() => createHash('sha256'));
+  const bytes = flows.map(() => 0);
+  for (const [i, flow] of flows.entries()) {
+    flow.on('data', (chunk: Buffer) => {
+      got[i]!.update(chunk);
+      bytes[i]! += chunk.length;
+    });
+  }
+  const sent = hosts.map(() => createHash('sha256'));
+  const rounds = [6 * MIB, 1, 6 * MIB, 300, 6 * MIB];
+  let total = 0;
+  for (const [round, length] of rounds.entries()) {
+    total += length;
+    const piece = Buffer.alloc(length, round + 1);
+    for (const [i, host] of hosts.entries()) {
+      host.write(piece);
+      sent[i]!.update(piece);
+    }
+    await rig.until(() => bytes.every((n) => n === total), `round ${round} has arrived`, 20_000);
+    // Nothing says anything now, and nothing is closed.
+    await rig.until(() => rig.holdings().slab === before, 'packet memory is back', 10_000);
+  }
+  t.strictSame(got.map((h) => h.digest('hex')).sort(), sent.map((h) => h.digest('hex')).sort());
+  for (const flow of flows) flow.destroy();
+});
+
 t.test('a published TCP port', async (t) => {
   const rig = await Rig.start(t, ['--publish', '127.0.0.1:0:80', '--publish', 'tcp:127.0.0.1:0:192.168.65.50:81']);
   const [any, fixed] = rig.publish.map((p) => Number(p.host.split(':')[1]));

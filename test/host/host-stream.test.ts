@@ -13,7 +13,7 @@ import { acceptSockets, dialSocket, SocketStream } from '../../src/host/stream-s
 
 /** An owner that writes down what it hears. */
 class Ear implements StreamOwner {
-  readonly mem: Buffer;
+  mem: Buffer;
   readonly events: string[] = [];
   readonly chunks: Buffer[] = [];
   stream: HostStream | undefined;
@@ -152,6 +152,32 @@ for (const way of WAYS) {
       t.equal(ear.events.filter((e) => e === 'close').length, 1);
     });
   }
+
+  t.test(`${way.name}: recall() takes the memory back, the next read asks for other`, async (t) => {
+    const ear = new Ear(1000);
+    const { client, stream } = await pair(t, 'unix', way, ear);
+    stream.recall();
+    stream.resume();
+    for (let i = 1; i <= 20; i++) {
+      const old = ear.mem;
+      client.write(`message ${i}`);
+      while (ear.chunks.length < i) await soon();
+      old.fill(0);
+      ear.mem = Buffer.alloc(1000);
+      stream.recall();
+      client.write(`more of ${i}`);
+      ear.chunks.length = i;
+      while (ear.chunks.length === i) await soon();
+      t.equal(ear.chunks.pop()?.toString(), `more of ${i}`);
+      t.ok(
+        old.every((b) => b === 0),
+        'the memory that was taken back stays as it was',
+      );
+    }
+    stream.destroy();
+    stream.recall();
+    await ear.heard('close');
+  });
 
   t.test(
     `${way.name}: nothing is read before resume(), false pauses, resume() goes on without a byte lost`,
