@@ -74,7 +74,7 @@ export async function runRoute(
   const request: ApiRequest<unknown, unknown, unknown> = {
     params: r.params === undefined ? undefined : check(r.params, params, ''),
     query: r.query === undefined ? noQuery(query) : check(r.query, singles(query), 'query.'),
-    body: await bodyOf(r, incoming, budget),
+    body: await bodyOf(r, incoming, outgoing, budget),
     incoming,
     outgoing,
   };
@@ -103,9 +103,14 @@ function noQuery(query: Readonly<Record<string, unknown>>): undefined {
   return undefined;
 }
 
-async function bodyOf(r: AnyRoute, incoming: IncomingMessage, budget: BodyBudget): Promise<unknown> {
+async function bodyOf(
+  r: AnyRoute,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  budget: BodyBudget,
+): Promise<unknown> {
   const maxBytes = r.bodyMaxBytes ?? BODY_MAX_BYTES;
-  const text = await budget.read(incoming, maxBytes);
+  const text = await budget.read(incoming, maxBytes, outgoing);
   if (r.body === undefined) {
     if (text !== '') throw new ApiError(400, 'ERR_UNKNOWN_FIELD', 'this route takes no body');
     return undefined;

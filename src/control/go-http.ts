@@ -3,7 +3,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ApiError } from './api-error.ts';
-import type { BodyBudget } from './body-budget.ts';
+import { type BodyBudget, discard } from './body-budget.ts';
 
 const BODY_MAX_BYTES = 64 * 1024;
 
@@ -59,8 +59,9 @@ export async function readObject(
   try {
     text = await budget.read(incoming, BODY_MAX_BYTES);
   } catch (error) {
-    if (error instanceof ApiError) throw new GoError(error.status, error.message);
-    throw error;
+    if (!(error instanceof ApiError)) throw error;
+    if (!incoming.complete) await discard(incoming);
+    throw new GoError(error.status, error.message);
   }
   let value: unknown;
   try {
