@@ -1,10 +1,13 @@
 // /v1 of a running daemon: every resource, its answers held against their own schemas, and every way to ask wrongly.
 
+import { execFile } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
 import * as v from 'valibot';
+import { daemonEntry } from '../../scripts/project.ts';
 import { apiRoutes } from '../../src/control/api.ts';
 import { BODY_MAX_BYTES } from '../../src/control/api-route.ts';
 import type { ConnectionKeeper } from '../../src/control/connection-limit.ts';
@@ -399,6 +402,13 @@ t.test('mistakes: status, code and key', async (t) => {
       400,
       'ERR_VALUE',
       'labels',
+  t.match(await rig.ask('GET', '/healthz'), {
+    status: 200,
+    json: { status: 'draining', reason: /ends when the last TCP flow has ended, in [1-3]\d s at the latest/ },
+  });
+  const status = [daemonEntry(), 'status', '--control', rig.socket];
+  const { stdout } = await promisify(execFile)(process.execPath, status, { env: { ...process.env, NODE_OPTIONS: '' } });
+  t.match(stdout, /^status\tdraining: nothing new is taken/, 'and so does the command');
     ],
     ['deep nesting', post('['.repeat(30_000)), 400, 'ERR_BAD_JSON'],
     ['no content type', post(spec({}), {}), 415, 'ERR_CONTENT_TYPE'],
