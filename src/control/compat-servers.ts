@@ -4,7 +4,9 @@
 import { createServer as createHttpServer, type Server as HttpServer } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
 import { listenOnSocketFile, type SocketFile } from '../host/socket-file.ts';
+import { refuseClient } from './go-http.ts';
 import { GvproxyApi } from './gvproxy-api.ts';
+import { limitRequestTime, NO_CHECKING_MS } from './request-deadline.ts';
 import type { ApiSource } from './resources.ts';
 import type { ControlLog } from './server.ts';
 import { Slirp4netnsApi } from './slirp4netns-api.ts';
@@ -14,6 +16,8 @@ import { VpnkitApi } from './vpnkit-api.ts';
 const CONNECTIONS_MAX = 256;
 const TIMEOUT_MS = 10_000;
 const HEAD_MAX_BYTES = 8 * 1024;
+const VPNKIT_BAD_REQUEST =
+  'HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{"message":"this is not an HTTP/1.1 request"}\n';
 
 export class CompatServers {
   readonly #source: ApiSource;
@@ -71,16 +75,18 @@ export class CompatServers {
         const api = new VpnkitApi(this.#source, onFailure);
         const server = createHttpServer(
           {
-            headersTimeout: TIMEOUT_MS,
-            requestTimeout: TIMEOUT_MS,
+            connectionsCheckingInterval: NO_CHECKING_MS,
             keepAliveTimeout: TIMEOUT_MS,
             maxHeaderSize: HEAD_MAX_BYTES,
           },
           api.listener,
         );
+        // node:http looks for slow clients on servers that listen; this one is handed its connections.
+        limitRequestTime(server, TIMEOUT_MS, TIMEOUT_MS);
+        server.on('clientError', (error, socket) => refuseClient(error, socket, VPNKIT_BAD_REQUEST));
         this.#stops.push(() => this.#end(server));
         return (socket) => {
-          // node:http looks for slow clients on servers that listen; this one is handed its connections.
+          // One that does not read its answer.
           socket.setTimeout(TIMEOUT_MS, () => socket.destroy());
           server.emit('connection', socket);
         };
@@ -96,11 +102,16 @@ export class CompatServers {
 /** Reads the head of the request: a tunnel is no HTTP from there on, and anything else is handed to the HTTP server as it came. */
 function splitHead(socket: Socket, api: GvproxyApi): void {
   let held: Buffer = Buffer.alloc(0);
+  // One that does not read its answer; and for the head all in all, as a byte now and then would never be idle.
   socket.setTimeout(TIMEOUT_MS, () => socket.destroy());
+  const limit = setTimeout(() => socket.destroy(), TIMEOUT_MS);
+  limit.unref();
+  socket.once('close', () => clearTimeout(limit));
   const onData = (chunk: Buffer): void => {
     held = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
     const end = held.indexOf('\r\n\r\n');
     if (end < 0 && held.length <= HEAD_MAX_BYTES) return;
+    clearTimeout(limit);
     socket.off('data', onData);
     socket.pause();
     const [, method = '', url = ''] =

@@ -126,3 +126,40 @@ t.test('vpnkit: errors are 400 with a message', async (t) => {
   t.equal((await ask(api, 'GET', '/forwards/expose/port')).status, 405);
   t.equal((await ask(api, 'GET', '/nothing')).status, 404);
 });
+
+t.test('slow and rude clients of the other protocols are ended, and others do not wait', async (t) => {
+  const apis = ['--api', 'gvproxy:gv.sock', '--api', 'slirp4netns:slirp.sock', '--api', 'vpnkit:vpnkit.sock'];
+  const rig = await ControlRig.start(t, apis);
+  /** Sends what it has and then a byte every half second; resolves when it is cut off. */
+  const trickle = (name: string, text: string): Promise<string> =>
+    new Promise((resolve) => {
+      const socket = connect({ path: rig.path(name), allowHalfOpen: true }, () => socket.write(text));
+      const timer = setInterval(() => socket.write(' '), 500);
+      let answer = '';
+      socket.on('data', (chunk: Buffer) => {
+        answer += chunk.toString();
+      });
+      socket.on('error', () => {});
+      socket.on('end', () => socket.destroy());
+      socket.on('close', () => {
+        clearInterval(timer);
+        resolve(answer);
+      });
+    });
+  const post = (path: string) => `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{`;
+  const slow = [
+    trickle('gv.sock', 'POST /services'),
+    trickle('gv.sock', post('/services/forwarder/expose')),
+    trickle('slirp.sock', '{"execute":'),
+    trickle('vpnkit.sock', 'PUT /forw'),
+    trickle('vpnkit.sock', post('/forwards/expose/port')),
+  ];
+  t.equal((await ask(rig.path('gv.sock'), 'GET', '/services/forwarder/all')).text, '[]\n');
+  t.equal((await ask(rig.path('vpnkit.sock'), 'GET', '/forwards/list')).text, 'null\n');
+  t.match(await slirp(rig.path('slirp.sock'), '{"execute":"list_hostfwd"}'), { return: { entries: [] } });
+  t.match(await trickle('gv.sock', 'rubbish\r\n\r\n'), /^HTTP\/1\.1 400 Bad Request\r\n.*400 Bad Request$/s);
+  t.match(await trickle('vpnkit.sock', 'rubbish\r\n\r\n'), /^HTTP\/1\.1 400 .*"message"/s);
+  const begun = performance.now();
+  await Promise.all(slow);
+  t.ok(performance.now() - begun < 15_000, 'none is kept for longer than a request may take');
+});
