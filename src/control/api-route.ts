@@ -72,7 +72,7 @@ export async function runRoute(
   budget: BodyBudget,
 ): Promise<ApiAnswer> {
   const request: ApiRequest<unknown, unknown, unknown> = {
-    params: r.params === undefined ? undefined : check(r.params, params, ''),
+    params: r.params === undefined ? undefined : check(r.params, params, 'path.'),
     query: r.query === undefined ? noQuery(query) : check(r.query, singles(query), 'query.'),
     body: await bodyOf(r, incoming, outgoing, budget),
     incoming,
@@ -157,7 +157,7 @@ function deepest(issues: readonly v.BaseIssue<unknown>[]): v.BaseIssue<unknown> 
 function issueText(issue: v.BaseIssue<unknown>): string {
   if (issue.received === 'undefined') return `is missing; expected ${expectation(issue)}`;
   // Schemas with words of their own say what would be right; valibot's default text names JavaScript types.
-  if (!issue.message.startsWith('Invalid ')) return shown(issue.message);
+  if (!issue.message.startsWith('Invalid ')) return issue.message;
   return `${shown(issue.received)} is not ${expectation(issue)}`;
 }
 

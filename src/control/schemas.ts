@@ -4,7 +4,8 @@
 import { isIP, isIPv4 } from 'node:net';
 import * as v from 'valibot';
 import type { ForwardLease, ForwardListen, ForwardSpec, ForwardTarget } from '../forwarder/forward-spec.ts';
-import type { Schema } from './api-route.ts';
+import { type Schema, shown } from './api-route.ts';
+import { EVENT_TYPES } from './event-hub.ts';
 import type { DnsName, DnsRecord, DnsZone, FlowFilter } from './resources.ts';
 
 /** Forwards in one bulk replace. */
@@ -179,6 +180,14 @@ export const forwardQuery: Schema<ForwardQuery> = v.strictObject({
   state: v.optional(v.picklist(['listening', 'failed'])),
 });
 
+const KNOWN_TYPES = `some of ${Object.keys(EVENT_TYPES).join(', ')}, or their first parts`;
+
+/** The first of a list of types that is none. */
+function strangeType(list: string): string | undefined {
+  const known = Object.keys(EVENT_TYPES);
+  return list.split(',').find((text) => !known.some((type) => type === text || type.startsWith(`${text}.`)));
+}
+
 export interface EventQuery {
   readonly types?: readonly string[] | undefined;
 }
@@ -186,10 +195,11 @@ export const eventQuery: Schema<EventQuery> = v.strictObject({
   types: v.optional(
     v.pipe(
       v.string(),
-      v.regex(
-        /^[a-z]+(\.[a-z]+)?(,[a-z]+(\.[a-z]+)?)*$/,
-        'expected types or their first parts, like vm,forward.failed',
+      v.check(
+        (s) => strangeType(s) === undefined,
+        ({ input }) => `"${shown(strangeType(input) ?? '')}" is no type of events; expected ${KNOWN_TYPES}`,
       ),
+      v.description('Types, or their first parts: vm,forward.failed'),
       v.transform((s) => s.split(',')),
     ),
   ),
