@@ -121,15 +121,35 @@ async function bodyOf(
     const given = type === undefined ? 'none was given' : `not "${shown(type)}"`;
     throw new ApiError(415, 'ERR_CONTENT_TYPE', `a body is JSON with Content-Type: application/json; ${given}`);
   }
+  const encoding = incoming.headers['content-encoding'];
+  if (encoding !== undefined && encoding.toLowerCase() !== 'identity')
+    throw new ApiError(
+      415,
+      'ERR_CONTENT_TYPE',
+      `a body is sent as it is, without Content-Encoding: ${shown(encoding)}`,
+    );
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (error) {
     throw new ApiError(400, 'ERR_BAD_JSON', `the body is not JSON: ${shown((error as Error).message)}`);
   }
+  // Valibot passes over such members without a word.
+  if (/proto|constructor|\\u/.test(text)) refuseInherited(value, '');
   // To valibot a list is an object too.
   if (Array.isArray(value)) throw new ApiError(400, 'ERR_VALUE', 'the body is a list; expected an object');
   return check(r.body, value, '');
+}
+
+/** Names that every JavaScript object has from elsewhere; as members they are nobody's. @throws ApiError with the path */
+function refuseInherited(value: unknown, path: string): void {
+  if (typeof value !== 'object' || value === null) return;
+  for (const [name, inner] of Object.entries(value)) {
+    const at = Array.isArray(value) ? `${path}[${name}]` : `${path === '' ? '' : `${path}.`}${shown(name)}`;
+    if (name === '__proto__' || name === 'constructor' || name === 'prototype')
+      throw new ApiError(400, 'ERR_UNKNOWN_FIELD', `${at} is no field here, and no name that can be given`, at);
+    refuseInherited(inner, at);
+  }
 }
 
 /** The value as the schema gives it. @throws ApiError with the path of the first field that is wrong. */

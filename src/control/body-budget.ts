@@ -76,11 +76,18 @@ export class BodyBudget {
 
 /**
  * Call it before an answer that does not wait for the request's body. A connection that is closed over unread bytes is reset, and the
- * answer lost, so it stays open, also for a client that wanted it closed, while the body is read away behind the answer.
+ * answer lost, so for a client that wants it closed it stays open until the body was read away behind the answer.
  */
-export function answerBeforeBody({ complete, headers }: IncomingMessage, outgoing: ServerResponse): void {
+export function answerBeforeBody(incoming: IncomingMessage, outgoing: ServerResponse): void {
+  const { headers, socket } = incoming;
   const hasBody = headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined;
-  if (hasBody && !complete) outgoing.shouldKeepAlive = true;
+  if (!hasBody || incoming.complete || outgoing.shouldKeepAlive) return;
+  outgoing.shouldKeepAlive = true;
+  const close = (): void => {
+    if (incoming.complete && outgoing.writableFinished) socket.destroySoon();
+  };
+  outgoing.once('finish', close);
+  incoming.once('end', close);
 }
 
 /**

@@ -40,7 +40,9 @@ export function openFrontDoor(server: Server, token: Token | undefined, serve: R
     // HTTP/1.0 knows neither.
     if (request.httpVersion !== '1.1') return undefined;
     const { host, expect } = request.headers;
-    if (host === undefined) return new ApiError(400, 'ERR_BAD_REQUEST', 'the header Host is missing');
+    const hosts = request.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length;
+    if (host === undefined || hosts > 1)
+      return new ApiError(400, 'ERR_BAD_REQUEST', `the header Host is ${hosts === 0 ? 'missing' : 'given twice'}`);
     if (expect !== undefined && expect.toLowerCase() !== '100-continue')
       return new ApiError(417, 'ERR_EXPECTATION', 'no expectation but 100-continue is known here');
     return undefined;

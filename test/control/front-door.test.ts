@@ -134,6 +134,16 @@ t.test('an answer under way is not broken into', async (t) => {
   t.match(answer, /retry: 1000\n\n\r\n$/, 'the stream ends, without an error in its middle');
 });
 
+t.test('who asks for the end of the connection has it at once, also when the body was not wanted', async (t) => {
+  const rig = await ControlRig.start(t);
+  for (const path of ['/v1/nothing', '/v1/forwards?replace=maybe', '/v1/vms', '/healthz']) {
+    const text = `POST ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}`;
+    const { answer, ms } = await raw({ path: rig.socket }, text);
+    t.match(answer, /^HTTP\/1\.1 40\d .*"ERR_/s);
+    t.ok(ms < 900, `${path}: ${Math.round(ms)} ms`);
+  }
+});
+
 t.test('who sends a large body where none is wanted sees why it was refused', async (t) => {
   const { rig, at } = await withToken(t);
   const huge = ' '.repeat(4 * 1024 * 1024);

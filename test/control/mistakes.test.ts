@@ -6,6 +6,8 @@ import { BODY_MAX_BYTES } from '../../src/control/api-route.ts';
 import type { ConnectionKeeper } from '../../src/control/connection-limit.ts';
 import { EVENT_TYPES } from '../../src/control/event-hub.ts';
 import type { ApiSource } from '../../src/control/resources.ts';
+import { FLOW_STATES } from '../../src/control/schemas.ts';
+import { STATE_NAMES } from '../../src/tcp/state.ts';
 import { type Answer, ControlRig } from './rig.ts';
 
 const routes = apiRoutes({ version: '0' } as ApiSource, {} as ConnectionKeeper);
@@ -102,6 +104,31 @@ t.test('mistakes: status, code and key', async (t) => {
     ['no such VM to capture', rig.ask('GET', '/v1/capture?vm=7'), 404, 'ERR_VM_NOT_FOUND', 'query.vm'],
     ['no such lease', rig.ask('DELETE', '/v1/leases/192.168.65.77'), 404, 'ERR_LEASE_NOT_FOUND', 'path.address'],
     ['no such name', rig.ask('GET', '/v1/dns/names/a.b'), 404, 'ERR_DNS_NOT_FOUND', 'path.name'],
+    ['an address that is none', rig.ask('GET', '/v1/flows?remote=nonsense'), 400, 'ERR_VALUE', 'query.remote'],
+    ['a port that is none', rig.ask('GET', '/v1/flows?guest=192.168.65.3:70000'), 400, 'ERR_VALUE', 'query.guest'],
+    ['a state that is none', rig.ask('GET', '/v1/flows?state=what'), 400, 'ERR_VALUE', 'query.state'],
+    [
+      'a label __proto__',
+      post(spec({}).replace(/}$/, ',"labels":{"__proto__":"x"}}')),
+      400,
+      'ERR_UNKNOWN_FIELD',
+      'labels.__proto__',
+    ],
+    [
+      'a label constructor',
+      post(spec({ labels: { constructor: 'x' } })),
+      400,
+      'ERR_UNKNOWN_FIELD',
+      'labels.constructor',
+    ],
+    [
+      'an escaped one',
+      post(spec({}).replace(/}$/, ',"labels":{"prototyp\\u0065":"x"}}')),
+      400,
+      'ERR_UNKNOWN_FIELD',
+      'labels.prototype',
+    ],
+    ['a compressed body', post(spec({}), { ...json, 'Content-Encoding': 'gzip' }), 415, 'ERR_CONTENT_TYPE'],
     ['no such type of events', rig.ask('GET', '/v1/events?types=zzz'), 400, 'ERR_VALUE', 'query.types'],
     ['half a type of events', rig.ask('GET', '/v1/events?types=vm,forw'), 400, 'ERR_VALUE', 'query.types'],
     ['no such path', rig.ask('GET', '/v1/nothing'), 404, 'ERR_NOT_FOUND'],
@@ -138,4 +165,9 @@ t.test('mistakes: status, code and key', async (t) => {
   }
   t.match(await rig.ask('HEAD', '/v1/vms'), { status: 200, text: '' });
   t.equal((await rig.ask('GET', '/v1/vms')).status, 200, 'and it still serves');
+});
+
+t.test('the states that flows may be asked for are those that there are', (t) => {
+  t.strictSame([...FLOW_STATES].sort(), [...STATE_NAMES, 'OPEN'].sort());
+  t.end();
 });

@@ -190,7 +190,6 @@ t.test('flows: listed with filters and live counters, killed', async (t) => {
   t.equal(await count(`remote=${flow.remote}`), 1);
   t.equal(await count(`remote=${flow.remote.split(':')[0]}`), 1);
   t.equal(await count('remote=8.8.8.8'), 0);
-  t.equal(await count('remote=nonsense'), 0);
   t.equal(await count('vm=1&protocol=tcp'), 1);
   t.equal(await count('vm=2'), 0);
   const second = await rig.ask('GET', '/v1/flows?protocol=tcp');
