@@ -250,5 +250,7 @@ function listenError(error: unknown, protocol: string, local: string): GoError {
     ERR_PORT_PRIVILEGED: 'permission denied',
   };
   const why = words[refusal.code];
-  return new GoError(500, why === undefined ? refusal.message : `listen ${protocol} ${local}: bind: ${why}`);
+  if (why !== undefined) return new GoError(500, `listen ${protocol} ${local}: bind: ${why}`);
+  const message = refusal.message.replace(/^target\.\w+/, 'remote').replace(/^listen\.\w+/, 'local');
+  return new GoError(refusal.key?.startsWith('target.') === true ? 400 : 500, message);
 }

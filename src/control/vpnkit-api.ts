@@ -1,11 +1,12 @@
 // The HTTP API of vpnkit-forwarder (VPNKit's Go forwarder), as vpnkit-expose-port and vpnkit-list-ports speak it. Ports are named by what
 // they are, so exposing one twice is no error. Unix sockets inside a guest need an agent there, which this is not: those are refused.
 
-import { mkdirSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import { dirname } from 'node:path';
 import type { ForwardListen, ForwardTarget } from '../forwarder/forward-spec.ts';
+import { makeFolder } from '../host/make-folder.ts';
+import { errnoOf } from '../host/operator-error.ts';
 import { ApiError, asApiError } from './api-error.ts';
 import { BodyBudget } from './body-budget.ts';
 import { CompatForwards, type CompatPort, portsOf } from './compat-forwards.ts';
@@ -92,7 +93,7 @@ export class VpnkitApi {
 
   async #expose(port: VpnkitPort): Promise<void> {
     const listen = listenOf(port);
-    if (listen.kind === 'unix') mkdirSync(dirname(listen.path), { recursive: true });
+    if (listen.kind === 'unix') makeFolderOf(listen.path);
     const labels = {
       ...(port.annotation === '' ? {} : { [ANNOTATION_LABEL]: port.annotation.slice(0, 256) }),
       [OUT_IP_LABEL]: port.out_ip,
@@ -145,6 +146,16 @@ export class VpnkitApi {
       in_path: words('in_path'),
       annotation: words('annotation'),
     };
+  }
+}
+
+/** @throws ApiError 400 */
+function makeFolderOf(path: string): void {
+  if (!path.startsWith('/')) throw new ApiError(400, 'ERR_VALUE', `out_path ${path} is not an absolute path`);
+  try {
+    makeFolder(dirname(path));
+  } catch (error) {
+    throw new ApiError(400, 'ERR_SOCKET_PATH', `out_path: ${dirname(path)} cannot be made (${errnoOf(error) ?? ''})`);
   }
 }
 

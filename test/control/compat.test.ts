@@ -123,6 +123,13 @@ t.test('vpnkit: errors are 400 with a message', async (t) => {
   t.match(await expose(JSON.stringify({ ...taken, proto: 'icmp' })), { status: 400, json: { message: /proto/ } });
   t.match(await expose(JSON.stringify({ ...taken, in_port: 0 })), { status: 400, json: { message: /in_port/ } });
   t.match(await expose(JSON.stringify({ ...taken, in_path: '/x' })), { status: 400, json: { message: /agent/ } });
+  // Node's recursive mkdir never comes back from /proc, and the daemon with it.
+  for (const out_path of ['/proc/nope/x.sock', '/dev/null/x.sock', `${rig.daemon.controlSocket}/x.sock`, 'here/x.sock'])
+    t.match(await expose(JSON.stringify({ proto: 'unix', out_path, in_port: 1 })), {
+      status: 400,
+      json: { message: /^out_path/ },
+    });
+  t.notOk(existsSync(rig.path('here')), 'nor is a folder made for what is refused');
   t.equal((await ask(api, 'GET', '/forwards/expose/port')).status, 405);
   t.equal((await ask(api, 'GET', '/nothing')).status, 404);
 });
