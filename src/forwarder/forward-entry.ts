@@ -91,6 +91,18 @@ export function keyTaken(spec: CheckedForward, there: ForwardEntry, advice: stri
   );
 }
 
+/** In a list of one owner's forwards there is another's. */
+export function strangerIn({ key, owner }: CheckedForward, wanted: string): ForwardError {
+  const message = `owner is ${owner}; the forwards replaced here are ${wanted}'s`;
+  return new ForwardError('ERR_FORWARD_SPEC', message, { field: 'owner', key });
+}
+
+/** A list has the key twice. @param at where it stood before. */
+export function twice({ key }: CheckedForward, at: number): ForwardError {
+  const message = `the key ${key} is that of number ${at} of the list, too (counted from 0)`;
+  return new ForwardError('ERR_FORWARD_EXISTS', message, { field: 'key', key });
+}
+
 /** What goes wrong with one forward of a list says with which. */
 export function ofList(error: unknown, at: number): unknown {
   if (error instanceof ForwardError && at >= 0) error.at ??= at;

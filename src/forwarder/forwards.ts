@@ -3,6 +3,7 @@
 // outcome of some order of it. What a forward does is its opener's.
 
 import { isDeepStrictEqual } from 'node:util';
+import { Breath } from './breath.ts';
 import type { ForwardChecker } from './forward-check.ts';
 import {
   belongs,
@@ -14,6 +15,8 @@ import {
   ofList,
   portOf,
   sameForward,
+  strangerIn,
+  twice,
 } from './forward-entry.ts';
 import type { ForwardOpener, OpenForward } from './forward-opener.ts';
 import { type ForwardRecord, ForwardRecords, type ForwardStore } from './forward-records.ts';
@@ -282,21 +285,16 @@ export class Forwards {
     const places = new Map<string, number>();
     const undo: (() => Promise<unknown> | unknown)[] = [];
     const result: string[] = [];
+    const breath = new Breath();
     let at = -1;
     try {
       for (const given of specs) {
         at++;
         const spec = this.#check(owner === undefined || given.owner !== undefined ? given : { ...given, owner });
         const { key } = spec;
-        if (owner !== undefined && spec.owner !== owner) {
-          const message = `owner is ${spec.owner}; the forwards replaced here are ${owner}'s`;
-          throw new ForwardError('ERR_FORWARD_SPEC', message, { field: 'owner', key });
-        }
+        if (owner !== undefined && spec.owner !== owner) throw strangerIn(spec, owner);
         const twin = isNameless(spec) ? undefined : places.get(key);
-        if (twin !== undefined) {
-          const message = `the key ${key} is that of number ${twin} of the list, too (counted from 0)`;
-          throw new ForwardError('ERR_FORWARD_EXISTS', message, { field: 'key', key });
-        }
+        if (twin !== undefined) throw twice(spec, twin);
         places.set(key, at);
         const there = this.#byKey.get(key);
         if (there !== undefined && !belongs(there, owner))
@@ -306,11 +304,13 @@ export class Forwards {
       at = -1;
       for (const entry of [...this.#byId.values()]) {
         if (!belongs(entry, owner) || places.has(entry.spec.key)) continue;
+        if (breath.due) await breath.take();
         this.#withdraw(entry, false);
         undo.push(() => this.#putBack(entry));
       }
       for (const spec of wanted) {
         at++;
+        if (breath.due) await breath.take();
         const there = this.#byKey.get(spec.key);
         const before = there === undefined ? undefined : { spec: there.spec, holder: there.holder };
         const { forward, created } = await this.#add(spec, { ...options, replace: true });
