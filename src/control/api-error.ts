@@ -6,7 +6,7 @@ export class ApiError extends Error {
   override readonly name = 'ApiError';
   readonly status: number;
   readonly code: string;
-  /** Path of the field that is wrong, like `forwards[3].listen.port`. */
+  /** Path of the part of the request that is to blame: `forwards[3].listen.port` in a body, `query.limit`, `path.id`. */
   readonly key: string | undefined;
 
   constructor(status: number, code: string, message: string, key?: string) {
@@ -28,7 +28,8 @@ export function asApiError(error: unknown): ApiError | undefined {
   if (!(error instanceof Error) || !('status' in error) || !('code' in error)) return undefined;
   const { status, code } = error;
   if (typeof status !== 'number' || typeof code !== 'string' || status < 400 || status > 599) return undefined;
-  const key = 'key' in error && typeof error.key === 'string' ? error.key : undefined;
+  // A forward's own `key` names the forward, not a part of the request.
+  const key = 'field' in error && typeof error.field === 'string' ? error.field : undefined;
   return new ApiError(status, code, error.message, key);
 }
 

@@ -72,9 +72,9 @@ export async function runRoute(
   budget: BodyBudget,
 ): Promise<ApiAnswer> {
   const request: ApiRequest<unknown, unknown, unknown> = {
-    params: r.params === undefined ? undefined : check(r.params, params, ''),
+    params: r.params === undefined ? undefined : check(r.params, params, 'path.'),
     query: r.query === undefined ? noQuery(query) : check(r.query, singles(query), 'query.'),
-    body: await bodyOf(r, incoming, budget),
+    body: await bodyOf(r, incoming, outgoing, budget),
     incoming,
     outgoing,
   };
@@ -103,9 +103,14 @@ function noQuery(query: Readonly<Record<string, unknown>>): undefined {
   return undefined;
 }
 
-async function bodyOf(r: AnyRoute, incoming: IncomingMessage, budget: BodyBudget): Promise<unknown> {
+async function bodyOf(
+  r: AnyRoute,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  budget: BodyBudget,
+): Promise<unknown> {
   const maxBytes = r.bodyMaxBytes ?? BODY_MAX_BYTES;
-  const text = await budget.read(incoming, maxBytes);
+  const text = await budget.read(incoming, maxBytes, outgoing);
   if (r.body === undefined) {
     if (text !== '') throw new ApiError(400, 'ERR_UNKNOWN_FIELD', 'this route takes no body');
     return undefined;
@@ -116,15 +121,35 @@ async function bodyOf(r: AnyRoute, incoming: IncomingMessage, budget: BodyBudget
     const given = type === undefined ? 'none was given' : `not "${shown(type)}"`;
     throw new ApiError(415, 'ERR_CONTENT_TYPE', `a body is JSON with Content-Type: application/json; ${given}`);
   }
+  const encoding = incoming.headers['content-encoding'];
+  if (encoding !== undefined && encoding.toLowerCase() !== 'identity')
+    throw new ApiError(
+      415,
+      'ERR_CONTENT_TYPE',
+      `a body is sent as it is, without Content-Encoding: ${shown(encoding)}`,
+    );
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (error) {
     throw new ApiError(400, 'ERR_BAD_JSON', `the body is not JSON: ${shown((error as Error).message)}`);
   }
+  // Valibot passes over such members without a word.
+  if (/proto|constructor|\\u/.test(text)) refuseInherited(value, '');
   // To valibot a list is an object too.
   if (Array.isArray(value)) throw new ApiError(400, 'ERR_VALUE', 'the body is a list; expected an object');
   return check(r.body, value, '');
+}
+
+/** Names that every JavaScript object has from elsewhere; as members they are nobody's. @throws ApiError with the path */
+function refuseInherited(value: unknown, path: string): void {
+  if (typeof value !== 'object' || value === null) return;
+  for (const [name, inner] of Object.entries(value)) {
+    const at = Array.isArray(value) ? `${path}[${name}]` : `${path === '' ? '' : `${path}.`}${shown(name)}`;
+    if (name === '__proto__' || name === 'constructor' || name === 'prototype')
+      throw new ApiError(400, 'ERR_UNKNOWN_FIELD', `${at} is no field here, and no name that can be given`, at);
+    refuseInherited(inner, at);
+  }
 }
 
 /** The value as the schema gives it. @throws ApiError with the path of the first field that is wrong. */
@@ -152,7 +177,7 @@ function deepest(issues: readonly v.BaseIssue<unknown>[]): v.BaseIssue<unknown> 
 function issueText(issue: v.BaseIssue<unknown>): string {
   if (issue.received === 'undefined') return `is missing; expected ${expectation(issue)}`;
   // Schemas with words of their own say what would be right; valibot's default text names JavaScript types.
-  if (!issue.message.startsWith('Invalid ')) return shown(issue.message);
+  if (!issue.message.startsWith('Invalid ')) return issue.message;
   return `${shown(issue.received)} is not ${expectation(issue)}`;
 }
 

@@ -7,7 +7,7 @@ import type { Context, Hono } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { ApiError, asApiError, errorBody } from './api-error.ts';
 import { type AnyRoute, route, runRoute } from './api-route.ts';
-import { BodyBudget } from './body-budget.ts';
+import { answerBeforeBody, BodyBudget } from './body-budget.ts';
 import type { ConnectionKeeper } from './connection-limit.ts';
 import { openApiDocument } from './openapi.ts';
 import type { ApiSource } from './resources.ts';
@@ -62,6 +62,7 @@ export function mountApi(app: Hono<ApiEnv>, source: ApiSource, keeper: Connectio
     const allow = allowed.join(', ');
     app.all(path, (c) => {
       c.header('Allow', allow);
+      answerBeforeBody(c.env.incoming, c.env.outgoing);
       return c.json(errorBody({ code: 'ERR_METHOD', message: `${c.req.path} takes ${allow}` }), 405);
     });
   }
@@ -93,7 +94,7 @@ async function answer(c: Context<ApiEnv>, r: AnyRoute, budget: BodyBudget, onFai
 }
 
 function refuse(c: Context<ApiEnv>, error: ApiError): Response {
-  // What is left of a refused body is not waited for.
-  if (error.status === 413 || !c.env.incoming.complete) c.header('Connection', 'close');
+  // Hono's node server reads it away, for a moment.
+  answerBeforeBody(c.env.incoming, c.env.outgoing);
   return c.json(errorBody(error), error.status as ContentfulStatusCode);
 }

@@ -1,7 +1,7 @@
 // Reads request bodies within limits: of one body, and of all that are being read at the same time, so that many clients with large
 // bodies cannot make the daemon grow.
 
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ApiError } from './api-error.ts';
 
 /** Bytes of all bodies that are being read. */
@@ -21,14 +21,17 @@ export class BodyBudget {
     this.#max = maxBytes;
   }
 
-  /** @returns the body as text, '' for none. @throws ApiError 413, 503, 400 (not UTF-8, or the client has gone). */
-  async read(incoming: IncomingMessage, maxBytes: number): Promise<string> {
+  /**
+   * @param outgoing a client that waits for 100 Continue is told to go on.
+   * @returns the body as text, '' for none.
+   * @throws ApiError 413, 503, 400 (not UTF-8, or the client has gone); the rest of the body is unread then.
+   */
+  async read(incoming: IncomingMessage, maxBytes: number, outgoing?: ServerResponse): Promise<string> {
     const length = incoming.headers['content-length'];
     if (length === undefined && incoming.headers['transfer-encoding'] === undefined) return '';
-    if (length !== undefined && Number(length) > maxBytes) {
-      await discard(incoming);
-      throw tooLarge(maxBytes);
-    }
+    if (length !== undefined && Number(length) > maxBytes) throw tooLarge(maxBytes);
+    if (outgoing !== undefined && incoming.headers.expect !== undefined && incoming.httpVersion === '1.1')
+      outgoing.writeContinue();
     const chunks: Buffer[] = [];
     let bytes = 0;
     try {
@@ -45,7 +48,7 @@ export class BodyBudget {
           this.held += chunk.length;
           if (bytes > maxBytes) {
             stop();
-            discard(incoming).then(() => reject(tooLarge(maxBytes)), reject);
+            reject(tooLarge(maxBytes));
           } else if (this.held > this.#max) {
             stop();
             reject(new ApiError(503, 'ERR_BUSY', 'too many request bodies at once; try again'));
@@ -72,10 +75,26 @@ export class BodyBudget {
 }
 
 /**
- * Reads on for a moment without keeping anything: a connection that is closed over unread bytes is reset, and the client would never see
- * why it was refused.
+ * Call it before an answer that does not wait for the request's body. A connection that is closed over unread bytes is reset, and the
+ * answer lost, so for a client that wants it closed it stays open until the body was read away behind the answer.
  */
-function discard(incoming: IncomingMessage): Promise<void> {
+export function answerBeforeBody(incoming: IncomingMessage, outgoing: ServerResponse): void {
+  const { headers, socket } = incoming;
+  const hasBody = headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined;
+  if (!hasBody || incoming.complete || outgoing.shouldKeepAlive) return;
+  outgoing.shouldKeepAlive = true;
+  const close = (): void => {
+    if (incoming.complete && outgoing.writableFinished) socket.destroySoon();
+  };
+  outgoing.once('finish', close);
+  incoming.once('end', close);
+}
+
+/**
+ * Reads on for a moment without keeping anything, before a connection is closed: one that is closed over unread bytes is reset, and the
+ * client would never see why it was refused.
+ */
+export function discard(incoming: IncomingMessage): Promise<void> {
   return new Promise((resolve) => {
     let bytes = 0;
     const done = (): void => {

@@ -161,7 +161,8 @@ function parsed(text: string): unknown {
 function refusal({ status, body }: ControlAnswer): OperatorError {
   const { error } = (typeof body === 'object' && body !== null ? body : {}) as Partial<ErrorBody>;
   const message = error?.message ?? `the daemon answered ${status}`;
-  return new OperatorError(error?.key === undefined ? message : `${message} (${error.key})`, {
+  const { key } = error ?? {};
+  return new OperatorError(key === undefined || message.includes(key) ? message : `${message} (${key})`, {
     code: error?.code ?? 'ERR_CONTROL',
     exitCode: ExitCode.Refused,
   });

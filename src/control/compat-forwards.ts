@@ -2,9 +2,10 @@
 // programs, and are not restored by a restart; each is labelled with what its protocol calls it, so that it is listed as it was asked for.
 
 import type { Forward, ForwardListen, ForwardTarget } from '../forwarder/forward-spec.ts';
+import { ApiError } from './api-error.ts';
 import type { ForwardTable } from './resources.ts';
 
-/** Names of the labels that hold what a protocol called the ends. */
+/** Names of the labels that hold what gvproxy's protocol called the ends. */
 export const LOCAL_LABEL = 'local';
 export const REMOTE_LABEL = 'remote';
 
@@ -33,10 +34,18 @@ export class CompatForwards {
     );
   }
 
-  /** The forward of this name; else one of anybody's whose key is `fallback`. */
-  find(name: string, fallback?: string): Forward | undefined {
-    const own = this.#table.list({ key: this.#key(name) })[0];
-    return own ?? (fallback === undefined ? undefined : this.#table.list({ key: fallback })[0]);
+  /** The forward that this protocol has made under this name. */
+  find(name: string): Forward | undefined {
+    return this.#table.list({ key: this.#key(name) })[0];
+  }
+
+  all(): readonly Forward[] {
+    return this.#table.list();
+  }
+
+  /** Every port of every forward that these protocols have words for. */
+  ports(): CompatPort[] {
+    return this.#table.list().flatMap(portsOf);
   }
 
   /** Those that this protocol has made. */
@@ -44,12 +53,15 @@ export class CompatForwards {
     return this.#table.list({ owner: this.owner });
   }
 
-  all(): readonly Forward[] {
-    return this.#table.list();
-  }
-
-  remove(id: string): Promise<boolean> {
-    return this.#table.remove(id);
+  /**
+   * Ends a forward that is listed as this port.
+   * @returns false if it is gone.
+   * @throws ApiError for a port of a range: a range has one life, and who ends one port does not mean the others.
+   */
+  async remove({ forward, ofRange }: CompatPort): Promise<boolean> {
+    if (!ofRange) return this.#table.remove(forward.id);
+    const { key, id } = forward;
+    throw new ApiError(409, 'ERR_FORWARD_RANGE', `it is a port of the range ${key} (id ${id}), which ends as a whole`);
   }
 
   #key(name: string): string {
@@ -64,17 +76,42 @@ export function splitHostPort(text: string): { readonly host: string; readonly p
   return { host: m[1] ?? m[2]!, port: Number(m[3]) };
 }
 
-/** What a forward listens on, and where it leads, as one address each; undefined where a protocol has no words for it. */
-export function endsOf({
-  spec,
-  bound,
-}: Forward): { local: string; remote: string; protocol: 'tcp' | 'udp' | 'unix' } | undefined {
-  const { listen, target, labels } = spec;
-  if (target.kind !== 'guest') return undefined;
-  const remote = labels?.[REMOTE_LABEL] ?? `${target.guest ?? ''}:${target.port}`;
-  if (listen.kind === 'unix') return { local: listen.path, remote, protocol: 'unix' };
-  if (listen.kind !== 'tcp' && listen.kind !== 'udp') return undefined;
-  const host = listen.address.includes(':') ? `[${listen.address}]` : listen.address;
-  const local = labels?.[LOCAL_LABEL] ?? bound[0] ?? `${host}:${listen.port}`;
-  return { local, remote, protocol: listen.kind };
+/** One port, or one unix socket, that a forward listens on, and where it leads. */
+export interface CompatPort {
+  readonly forward: Forward;
+  /** Place in the range; 0 where there is one port. */
+  readonly index: number;
+  /** There are others. */
+  readonly ofRange: boolean;
+  readonly protocol: 'tcp' | 'udp' | 'unix';
+  /** Without brackets; a path for `unix`. */
+  readonly host: string;
+  /** What is really bound; 0 for `unix`. */
+  readonly port: number;
+  /** Empty: the only VM. */
+  readonly guest: string;
+  readonly guestPort: number;
+}
+
+/** The ports of a forward one by one, as these protocols know no ranges; none where they have no words for its kind. */
+export function portsOf(forward: Forward): CompatPort[] {
+  const { spec, bound } = forward;
+  const { listen, target } = spec;
+  if (target.kind !== 'guest') return [];
+  const { guest = '' } = target;
+  if (listen.kind === 'unix') {
+    const { path: host } = listen;
+    return [{ forward, index: 0, ofRange: false, protocol: 'unix', host, port: 0, guest, guestPort: target.port }];
+  }
+  if (listen.kind !== 'tcp' && listen.kind !== 'udp') return [];
+  const { kind: protocol, address: host, count = 1 } = listen;
+  return Array.from({ length: count }, (_, index) => {
+    const port = splitHostPort(bound[index] ?? '')?.port ?? listen.port + index;
+    return { forward, index, ofRange: count > 1, protocol, host, port, guest, guestPort: target.port + index };
+  });
+}
+
+/** `HOST:PORT`, IPv6 in brackets. */
+export function joinHostPort(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }

@@ -2,8 +2,8 @@
 // nor make the daemon grow: beyond the limit the one that has been idle longest is closed for each that comes. Connections with a
 // request in work are not touched; long-lived ones (streams, owners of forwards) are counted apart.
 
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Server, Socket } from 'node:net';
 import { ApiError } from './api-error.ts';
 
 /** Connections of one server at once. */
@@ -55,6 +55,11 @@ export class ConnectionKeeper {
         this.#idle.add(socket);
       }
     });
+  }
+
+  /** A request that is not of node:http is in: the connection is at work until it ends. */
+  work(socket: Socket): void {
+    this.#idle.delete(socket);
   }
 
   /** The connection lasts until its client ends it; `onEnd` is called then, once. @throws ApiError 503 */

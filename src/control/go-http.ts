@@ -2,8 +2,10 @@
 // errors, keys that match in any case, messages about bodies that are no JSON.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { errnoOf } from '../host/operator-error.ts';
 import { ApiError } from './api-error.ts';
-import type { BodyBudget } from './body-budget.ts';
+import { type BodyBudget, discard } from './body-budget.ts';
 
 const BODY_MAX_BYTES = 64 * 1024;
 
@@ -59,8 +61,9 @@ export async function readObject(
   try {
     text = await budget.read(incoming, BODY_MAX_BYTES);
   } catch (error) {
-    if (error instanceof ApiError) throw new GoError(error.status, error.message);
-    throw error;
+    if (!(error instanceof ApiError)) throw error;
+    if (!incoming.complete) await discard(incoming);
+    throw new GoError(error.status, error.message);
   }
   let value: unknown;
   try {
@@ -104,4 +107,14 @@ export function goKind(value: unknown): string {
   if (Array.isArray(value)) return 'array';
   if (typeof value === 'boolean') return 'bool';
   return typeof value;
+}
+
+/** What is no HTTP, as net/http answers it. */
+export const GO_BAD_REQUEST =
+  'HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n400 Bad Request';
+
+/** A client whose request cannot be read is told `answer`; one that is too slow or gone, nothing, as in Go. */
+export function refuseClient(error: Error, socket: Duplex, answer: string): void {
+  if (!socket.writable || errnoOf(error) === 'ERR_HTTP_REQUEST_TIMEOUT') socket.destroy();
+  else socket.end(answer, () => socket.destroy());
 }

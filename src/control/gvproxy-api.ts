@@ -6,10 +6,20 @@ import type { Duplex } from 'node:stream';
 import { asApiError } from './api-error.ts';
 import { BodyBudget } from './body-budget.ts';
 import { CompatForwards } from './compat-forwards.ts';
-import { GoError, NOT_FOUND, readObject, sendEmpty, sendError, sendJson } from './go-http.ts';
+import {
+  GO_BAD_REQUEST,
+  GoError,
+  NOT_FOUND,
+  readObject,
+  refuseClient,
+  sendEmpty,
+  sendError,
+  sendJson,
+} from './go-http.ts';
 import { addZone, allZones } from './gvproxy-dns.ts';
-import { type GvproxyCaller, GvproxyForwarder } from './gvproxy-forwarder.ts';
+import { type GvproxyCaller, GvproxyForwarder, OWNER } from './gvproxy-forwarder.ts';
 import { gvproxyStats } from './gvproxy-stats.ts';
+import { limitRequestTime, NO_CHECKING_MS } from './request-deadline.ts';
 import type { ApiSource } from './resources.ts';
 import type { DialGuest } from './ssh-tunnel.ts';
 
@@ -41,7 +51,7 @@ export function forwarderRoutes(
 /** An HTTP server over routes; every answer ends its connection, as a tunnel takes one over. */
 export function goServer(routes: ReadonlyMap<string, Handler>, onFailure: (error: unknown) => void): Server {
   const server = createServer(
-    { headersTimeout: TIMEOUT_MS, requestTimeout: TIMEOUT_MS, connectionsCheckingInterval: 1000, maxHeaderSize: 8192 },
+    { connectionsCheckingInterval: NO_CHECKING_MS, maxHeaderSize: 8192 },
     (incoming, response) => {
       response.setHeader('Connection', 'close');
       const path = (incoming.url ?? '').replace(/\?.*/s, '');
@@ -59,6 +69,9 @@ export function goServer(routes: ReadonlyMap<string, Handler>, onFailure: (error
       });
     },
   );
+  // It is handed its connections, and node:http looks for slow clients on servers that listen only.
+  limitRequestTime(server, TIMEOUT_MS, 0);
+  server.on('clientError', (error, socket) => refuseClient(error, socket, GO_BAD_REQUEST));
   return server;
 }
 
@@ -81,7 +94,7 @@ export class GvproxyApi {
   constructor(source: ApiSource, onFailure: (error: unknown) => void) {
     this.#source = source;
     const dial: DialGuest = (address, port) => source.dialGuest(address, port);
-    this.#forwarder = new GvproxyForwarder(new CompatForwards(source.forwards, 'gvproxy'), dial);
+    this.#forwarder = new GvproxyForwarder(new CompatForwards(source.forwards, OWNER), dial);
     const forwarder = this.#forwarder;
     const routes = forwarderRoutes(forwarder, this.#budget, () => ({ guest: undefined }));
     const leases: Handler = (_incoming, response) => sendJson(response, this.#leases());

@@ -2,10 +2,18 @@
 // statuses and error texts. The same code serves the host's socket and the gateway's port 80 inside guests, where a caller may only
 // publish ports of its own.
 
-import type { ForwardListen, ForwardTarget } from '../forwarder/forward-spec.ts';
+import type { Forward, ForwardListen, ForwardTarget } from '../forwarder/forward-spec.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import { asApiError } from './api-error.ts';
-import { type CompatForwards, endsOf, LOCAL_LABEL, REMOTE_LABEL, splitHostPort } from './compat-forwards.ts';
+import {
+  type CompatForwards,
+  type CompatPort,
+  joinHostPort,
+  LOCAL_LABEL,
+  portsOf,
+  REMOTE_LABEL,
+  splitHostPort,
+} from './compat-forwards.ts';
 import { field, GoError } from './go-http.ts';
 import { type DialGuest, parseSshRemote, SshTunnel } from './ssh-tunnel.ts';
 
@@ -22,6 +30,9 @@ export interface GvproxyForward {
   readonly protocol: string;
 }
 
+/** Owners of what is made on the host, and by guests. */
+export const OWNER = 'gvproxy';
+export const GUEST_OWNER = 'gvproxy-guest';
 /** Ports that one guest may publish by itself. */
 const GUEST_FORWARDS_MAX = 512;
 
@@ -45,10 +56,10 @@ export class GvproxyForwarder {
 
   /** Sorted by local, then protocol. Guests see their own. */
   all({ guest }: GvproxyCaller): GvproxyForward[] {
-    const listed = guest === undefined ? this.#forwards.all() : this.#ofGuest(guest);
+    const listed = guest === undefined ? this.#forwards.ports() : this.#ofGuest(guest).flatMap(portsOf);
     const tunnels = guest === undefined ? [...this.#tunnels.values()].filter((tunnel) => tunnel !== undefined) : [];
     const entries: GvproxyForward[] = [
-      ...listed.map(endsOf).filter((e) => e !== undefined),
+      ...listed.map(entryOf),
       ...tunnels.map(({ local, remote }) => ({ local, remote: remote.text, protocol: 'unix' })),
     ];
     return entries.sort((a, b) => compare(a.local, b.local) || compare(a.protocol, b.protocol));
@@ -66,8 +77,7 @@ export class GvproxyForwarder {
     const ends = protocol === 'tcp' || protocol === 'udp' ? remoteOf(remote, caller) : remote;
     const { listen, target } = endsFor(protocol, local, ends, caller);
     const labels = { [LOCAL_LABEL]: local, [REMOTE_LABEL]: ends };
-    if (this.#tunnels.has(local) || this.#find(protocol, local, undefined) !== undefined)
-      throw running(protocol, local);
+    if (protocol === 'unix' && this.#tunnels.has(local)) throw running(protocol, local);
     if (caller.guest !== undefined && this.#ofGuest(caller.guest).length >= GUEST_FORWARDS_MAX)
       throw new GoError(500, `a guest publishes at most ${GUEST_FORWARDS_MAX} ports`);
     try {
@@ -91,7 +101,7 @@ export class GvproxyForwarder {
       return;
     }
     const found = this.#find(protocol, local, caller.guest);
-    if (found === undefined || !(await this.#forwards.remove(found.id))) throw new GoError(500, 'proxy not found');
+    if (found === undefined || !(await this.#forwards.remove(found))) throw new GoError(500, 'proxy not found');
   }
 
   async #exposeTunnel(local: string, text: string): Promise<void> {
@@ -113,20 +123,35 @@ export class GvproxyForwarder {
     }
   }
 
-  #ofGuest(guest: string): readonly ReturnType<CompatForwards['own']>[number][] {
+  #ofGuest(guest: string): readonly Forward[] {
     return this.#forwards.own().filter(({ spec }) => spec.target.kind === 'guest' && spec.target.guest === guest);
   }
 
-  #find(protocol: string, local: string, guest: string | undefined): ReturnType<CompatForwards['find']> {
-    if (guest !== undefined)
-      return this.#ofGuest(guest).find((f) => f.key === `${this.#forwards.owner}:${nameOf(protocol, local)}`);
-    // One that the option, the CLI or another protocol has made: by the key that it has by default.
-    const at = splitHostPort(local);
-    const host = at?.host === '' ? '::' : at?.host;
-    const key =
-      at === undefined ? `${protocol}:${local}` : `${protocol}:${host?.includes(':') ? `[${host}]` : host}:${at.port}`;
-    return this.#forwards.find(nameOf(protocol, local), key);
+  /** What is listed under this name; guests find only what they have made. */
+  #find(protocol: string, local: string, guest: string | undefined): CompatPort | undefined {
+    const own = this.#forwards.find(nameOf(protocol, local));
+    const [port] = own === undefined ? [] : portsOf(own);
+    if (guest !== undefined) return port?.guest === guest ? port : undefined;
+    if (port !== undefined) return port;
+    const at = protocol === 'unix' ? undefined : splitHostPort(local);
+    const canonical = at === undefined ? local : joinHostPort(at.host === '' ? '::' : at.host, at.port);
+    return this.#forwards
+      .ports()
+      .find((p) => p.protocol === protocol && (entryOf(p).local === local || boundAt(p) === canonical));
   }
+}
+
+function boundAt({ protocol, host, port }: CompatPort): string {
+  return protocol === 'unix' ? host : joinHostPort(host, port);
+}
+
+/** As it was asked for where that was by this protocol. */
+function entryOf(port: CompatPort): GvproxyForward {
+  const { forward, protocol, guest, guestPort } = port;
+  const { owner, labels } = forward.spec;
+  const given = owner === OWNER || owner === GUEST_OWNER ? labels : undefined;
+  const remote = `${protocol === 'unix' ? 'tcp://' : ''}${guest}:${guestPort}`;
+  return { local: given?.[LOCAL_LABEL] ?? boundAt(port), remote: given?.[REMOTE_LABEL] ?? remote, protocol };
 }
 
 function nameOf(protocol: string, local: string): string {
@@ -164,10 +189,12 @@ function endsFor(
       const at = splitHostPort(local);
       if (at === undefined) throw new GoError(500, `listen ${protocol}: address ${local}: ${portProblem(local)}`);
       // As in Go, no address or an unspecified one is both families.
-      const any = at.host === '' || at.host === '0.0.0.0' || at.host === '::';
+      // Go would ask the resolver.
+      const host = at.host === 'localhost' ? '127.0.0.1' : at.host;
+      const any = host === '' || host === '0.0.0.0' || host === '::';
       const listen: ForwardListen = any
         ? { kind: protocol, address: '::', port: at.port, v6Only: false }
-        : { kind: protocol, address: at.host, port: at.port };
+        : { kind: protocol, address: host, port: at.port };
       return { listen, target };
     }
     case 'unix': {
@@ -214,12 +241,16 @@ function portProblem(address: string): string {
 function listenError(error: unknown, protocol: string, local: string): GoError {
   const refusal = asApiError(error);
   if (refusal === undefined) throw error;
+  // Another forward of this table has the place, whoever made it.
+  const ours = 'holder' in (error as object) && (error as { holder?: unknown }).holder !== undefined;
+  if (ours) return running(protocol, local);
   const words: Record<string, string> = {
     ERR_PORT_IN_USE: 'address already in use',
-    ERR_FORWARD_EXISTS: 'address already in use',
     ERR_ADDRESS_NOT_LOCAL: 'cannot assign requested address',
     ERR_PORT_PRIVILEGED: 'permission denied',
   };
   const why = words[refusal.code];
-  return new GoError(500, why === undefined ? refusal.message : `listen ${protocol} ${local}: bind: ${why}`);
+  if (why !== undefined) return new GoError(500, `listen ${protocol} ${local}: bind: ${why}`);
+  const message = refusal.message.replace(/^target\.\w+/, 'remote').replace(/^listen\.\w+/, 'local');
+  return new GoError(refusal.key?.startsWith('target.') === true ? 400 : 500, message);
 }

@@ -6,7 +6,7 @@ import { BodyBudget } from './body-budget.ts';
 import { CompatForwards } from './compat-forwards.ts';
 import { GoError } from './go-http.ts';
 import { forwarderRoutes, goServer } from './gvproxy-api.ts';
-import { GvproxyForwarder } from './gvproxy-forwarder.ts';
+import { GUEST_OWNER, GvproxyForwarder } from './gvproxy-forwarder.ts';
 import type { ForwardTable } from './resources.ts';
 import { Token } from './token.ts';
 
@@ -20,7 +20,7 @@ export function guestServer(
   onFailure: (error: unknown) => void,
 ): Server {
   const token = secret === undefined ? undefined : new Token(secret);
-  const forwarder = new GvproxyForwarder(new CompatForwards(table, 'gvproxy-guest'));
+  const forwarder = new GvproxyForwarder(new CompatForwards(table, GUEST_OWNER));
   const routes = forwarderRoutes(forwarder, new BodyBudget(BODIES_BYTES), (incoming) => {
     if (token !== undefined && !token.matches(incoming.headers.authorization))
       throw new GoError(401, 'a valid bearer token is needed');

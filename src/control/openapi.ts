@@ -18,6 +18,7 @@ export const COMMON_ERRORS: Readonly<Record<string, string>> = {
   ERR_TIMEOUT: '408: the request came too slowly',
   ERR_BODY_TOO_LARGE: '413: the body is too large',
   ERR_CONTENT_TYPE: '415: a body that is not declared as application/json',
+  ERR_EXPECTATION: '417: the header Expect asks for something other than 100-continue',
   ERR_HEADERS_TOO_LARGE: '431: the headers are too large',
   ERR_INTERNAL: '500: a mistake of isthmus; its log has more',
   ERR_BUSY: '503: too many request bodies at once',

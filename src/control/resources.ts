@@ -5,9 +5,11 @@ import type { Duplex, Readable } from 'node:stream';
 import type { Forward, ForwardSpec } from '../forwarder/forward-spec.ts';
 import type { EventHub } from './event-hub.ts';
 
-/** Answer of `GET /healthz`. `ok` is 200, `degraded` is 200 with a reason (it still serves), `stopping` is 503. */
+/**
+ * Answer of `GET /healthz`. `ok` is 200; `degraded` and `draining` are 200 with a reason, as what runs is served; `stopping` is 503.
+ */
 export interface HealthAnswer {
-  readonly status: 'ok' | 'degraded' | 'stopping';
+  readonly status: 'ok' | 'degraded' | 'draining' | 'stopping';
   readonly reason?: string;
   readonly pid: number;
   readonly uptimeSeconds: number;

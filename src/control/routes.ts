@@ -1,20 +1,20 @@
 // What each side of the control server answers, as a hono app. The unix socket has all: /healthz, /metrics and /v1. The TCP port of
-// --control-tcp has the same behind a token, that of --metrics only what changes nothing. It owns no socket. Loaded on demand, as
-// hono takes 20 ms.
+// --control-tcp has the same, for who has shown the token (front-door.ts); that of --metrics only what changes nothing. It owns no socket.
+// Loaded on demand, as hono takes 20 ms.
 //
 // Every error is `{ "error": { "code", "message", "key"? } }`; codes are public, messages are for people.
 
 import type { RequestListener } from 'node:http';
-import { getRequestListener } from '@hono/node-server';
+import { getRequestListener, RequestError } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { type ApiEnv, mountApi, type OnFailure } from './api.ts';
 import { errorBody } from './api-error.ts';
 import { BODY_MAX_BYTES } from './api-route.ts';
+import { answerBeforeBody } from './body-budget.ts';
 import type { ConnectionKeeper } from './connection-limit.ts';
 import type { ApiSource, ControlSource } from './resources.ts';
-import type { Token } from './token.ts';
 
 /**
  * Where a request came in: the private unix socket; the loopback TCP port of --control-tcp, with a token; or that of --metrics, which
@@ -26,25 +26,16 @@ export interface SideOptions {
   readonly side: ControlSide;
   /** Absent where there is no network behind it. */
   readonly api: ApiSource | undefined;
-  /** Needed on `tcp`. */
-  readonly token?: Token | undefined;
   readonly keeper: ConnectionKeeper;
   readonly onFailure: OnFailure;
 }
 
+const INTERNAL = { code: 'ERR_INTERNAL', message: 'the request failed; the log has the reason' } as const;
+
 /** The request listener of one side. */
 export function createListener(source: ControlSource, options: SideOptions): RequestListener {
-  const { side, api, token, keeper, onFailure } = options;
+  const { side, api, keeper, onFailure } = options;
   const app = new Hono<ApiEnv>();
-  if (side === 'tcp') {
-    // Before anything else, and for whatever path: who has no token learns nothing, not even what there is.
-    app.use(async (c, next) => {
-      if (token?.matches(c.req.header('authorization')) === true) return next();
-      c.header('WWW-Authenticate', 'Bearer');
-      c.header('Connection', 'close');
-      return fail(c, 401, 'ERR_TOKEN', 'a valid bearer token is needed');
-    });
-  }
   if (side !== 'socket') {
     // A web page can make a browser of this host ask us under a name of its own (DNS rebinding): names are not answered.
     app.use(async (c, next) => {
@@ -75,12 +66,26 @@ export function createListener(source: ControlSource, options: SideOptions): Req
   app.notFound((c) => fail(c, 404, 'ERR_NOT_FOUND', `there is no ${c.req.path}`));
   app.onError((error, c) => {
     onFailure(error, c.req.path);
-    return fail(c, 500, 'ERR_INTERNAL', 'the request failed; the log has the reason');
+    return fail(c, 500, INTERNAL.code, INTERNAL.message);
   });
-  return getRequestListener(app.fetch);
+  return getRequestListener(app.fetch, {
+    // HTTP/1.0 needs no Host.
+    hostname: 'localhost',
+    // A Host or a target that makes no URL.
+    errorHandler: (error) => {
+      const body = errorBody({
+        code: 'ERR_BAD_REQUEST',
+        message: 'the header Host or the path of the request is malformed',
+      });
+      if (error instanceof RequestError) return Response.json(body, { status: 400 });
+      onFailure(error, '');
+      return Response.json(errorBody(INTERNAL), { status: 500 });
+    },
+  });
 }
 
-function fail(c: Context, status: ContentfulStatusCode, code: string, message: string): Response {
+function fail(c: Context<ApiEnv>, status: ContentfulStatusCode, code: string, message: string): Response {
+  answerBeforeBody(c.env.incoming, c.env.outgoing);
   return c.json(errorBody({ code, message }), status);
 }
 

@@ -13,7 +13,9 @@ export const errorAnswer: Schema<unknown> = v.strictObject({
   error: v.strictObject({
     code: v.pipe(text, v.description('Stable; docs/control-api.md lists all')),
     message: text,
-    key: v.optional(v.pipe(text, v.description('Path of the field, or key of the forward, that is to blame'))),
+    key: v.optional(
+      v.pipe(text, v.description('Path of what is to blame: listen.port, forwards[3].key, query.limit, path.id')),
+    ),
   }),
 });
 

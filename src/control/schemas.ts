@@ -4,7 +4,8 @@
 import { isIP, isIPv4 } from 'node:net';
 import * as v from 'valibot';
 import type { ForwardLease, ForwardListen, ForwardSpec, ForwardTarget } from '../forwarder/forward-spec.ts';
-import type { Schema } from './api-route.ts';
+import { type Schema, shown } from './api-route.ts';
+import { EVENT_TYPES } from './event-hub.ts';
 import type { DnsName, DnsRecord, DnsZone, FlowFilter } from './resources.ts';
 
 /** Forwards in one bulk replace. */
@@ -144,12 +145,34 @@ const yesNo: Schema<boolean> = v.pipe(
 /** Flows on one page at most. */
 export const FLOW_PAGE_MAX = 2000;
 
+/** Every state that a flow may be listed with: those of RFC 9293, that before the host has answered, and that of UDP. */
+export const FLOW_STATES: readonly string[] = [
+  ...['SYN-PENDING', 'SYN-SENT', 'SYN-RECEIVED', 'ESTABLISHED', 'FIN-WAIT-1', 'FIN-WAIT-2'],
+  ...['CLOSE-WAIT', 'CLOSING', 'LAST-ACK', 'TIME-WAIT', 'CLOSED', 'OPEN'],
+];
+
+const end = v.pipe(
+  text,
+  v.check((s) => {
+    const m = isIP(s) === 0 ? /^(?:\[(.*)\]|([^:]*)):(\d{1,5})$/.exec(s) : undefined;
+    return m === undefined || (m !== null && isIP(m[1] ?? m[2]!) !== 0 && Number(m[3]) > 0 && Number(m[3]) <= 65_535);
+  }, 'expected ADDRESS or ADDRESS:PORT, like 192.0.2.7:443 or [2001:db8::1]:443'),
+  v.description('ADDRESS or ADDRESS:PORT'),
+);
+
 export const flowQuery: Schema<FlowFilter> = v.strictObject({
   vm: v.optional(number(1, Number.MAX_SAFE_INTEGER)),
   protocol: v.optional(v.picklist(['tcp', 'udp'])),
-  guest: v.optional(v.pipe(text, v.description('ADDRESS or ADDRESS:PORT'))),
-  remote: v.optional(v.pipe(text, v.description('ADDRESS or ADDRESS:PORT'))),
-  state: v.optional(v.pipe(text, v.toUpperCase(), v.description('A TCP state, like ESTABLISHED; or OPEN'))),
+  guest: v.optional(end),
+  remote: v.optional(end),
+  state: v.optional(
+    v.pipe(
+      text,
+      v.toUpperCase(),
+      v.check((s) => FLOW_STATES.includes(s), `expected one of ${FLOW_STATES.join(', ')}`),
+      v.description('A TCP state, like ESTABLISHED; or OPEN'),
+    ),
+  ),
   offset: v.optional(number(0, 1_000_000), '0'),
   limit: v.optional(number(1, FLOW_PAGE_MAX), '500'),
 });
@@ -179,6 +202,14 @@ export const forwardQuery: Schema<ForwardQuery> = v.strictObject({
   state: v.optional(v.picklist(['listening', 'failed'])),
 });
 
+const KNOWN_TYPES = `some of ${Object.keys(EVENT_TYPES).join(', ')}, or their first parts`;
+
+/** The first of a list of types that is none. */
+function strangeType(list: string): string | undefined {
+  const known = Object.keys(EVENT_TYPES);
+  return list.split(',').find((text) => !known.some((type) => type === text || type.startsWith(`${text}.`)));
+}
+
 export interface EventQuery {
   readonly types?: readonly string[] | undefined;
 }
@@ -186,10 +217,11 @@ export const eventQuery: Schema<EventQuery> = v.strictObject({
   types: v.optional(
     v.pipe(
       v.string(),
-      v.regex(
-        /^[a-z]+(\.[a-z]+)?(,[a-z]+(\.[a-z]+)?)*$/,
-        'expected types or their first parts, like vm,forward.failed',
+      v.check(
+        (s) => strangeType(s) === undefined,
+        ({ input }) => `"${shown(strangeType(input) ?? '')}" is no type of events; expected ${KNOWN_TYPES}`,
       ),
+      v.description('Types, or their first parts: vm,forward.failed'),
       v.transform((s) => s.split(',')),
     ),
   ),

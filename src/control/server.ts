@@ -3,11 +3,11 @@
 
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Duplex } from 'node:stream';
 import { ExitCode } from '../host/exit-code.ts';
 import { errnoOf, OperatorError } from '../host/operator-error.ts';
 import { listenOnSocketFile, type SocketFile } from '../host/socket-file.ts';
 import { CONNECTIONS_MAX, ConnectionKeeper } from './connection-limit.ts';
+import { MAX_HEADER_BYTES, openFrontDoor } from './front-door.ts';
 import { limitRequestTime, NO_CHECKING_MS } from './request-deadline.ts';
 import type { ApiSource, ControlSource } from './resources.ts';
 import type { ControlSide } from './routes.ts';
@@ -18,7 +18,6 @@ export interface ControlLog {
   warn(fields: object, message: string): void;
 }
 
-const MAX_HEADER_BYTES = 8 * 1024;
 /** Connections to the port of --metrics. */
 const METRICS_CONNECTIONS_MAX = 64;
 const REQUEST_TIMEOUT_MS = 10_000;
@@ -28,7 +27,6 @@ const KEEP_ALIVE_MS = 5000;
 interface Side {
   readonly name: ControlSide;
   readonly keeper: ConnectionKeeper;
-  readonly token: Token | undefined;
   listener: Promise<RequestListener> | undefined;
 }
 
@@ -93,28 +91,26 @@ export class ControlServer {
   }
 
   #create(name: ControlSide, token?: Token): Server {
-    const server: Server = createServer(
-      {
-        maxHeaderSize: MAX_HEADER_BYTES,
-        keepAliveTimeout: KEEP_ALIVE_MS,
-        connectionsCheckingInterval: NO_CHECKING_MS,
-      },
-      (request, response) => {
-        keeper.onRequest(request, response);
-        this.#listener(side).then(
-          (listener) => listener(request, response),
-          (err: unknown) => {
-            this.#log.warn({ event: 'control.load.failed', err }, 'the control API could not be loaded');
-            response.destroy();
-          },
-        );
-      },
-    );
+    const server: Server = createServer({
+      maxHeaderSize: MAX_HEADER_BYTES,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      connectionsCheckingInterval: NO_CHECKING_MS,
+      requireHostHeader: false,
+    });
     limitRequestTime(server, REQUEST_TIMEOUT_MS, KEEP_ALIVE_MS, (socket) => keeper.keeps(socket));
     const keeper = new ConnectionKeeper(server, name === 'metrics' ? METRICS_CONNECTIONS_MAX : CONNECTIONS_MAX);
-    const side: Side = { name, keeper, token, listener: undefined };
+    const side: Side = { name, keeper, listener: undefined };
     this.#sides.set(name, side);
-    server.on('clientError', answerClientError);
+    server.on('request', (request, response) => keeper.onRequest(request, response));
+    openFrontDoor(server, token, (request, response) => {
+      this.#listener(side).then(
+        (listener) => listener(request, response),
+        (err: unknown) => {
+          this.#log.warn({ event: 'control.load.failed', err }, 'the control API could not be loaded');
+          response.destroy();
+        },
+      );
+    });
     // Errors before it listens reject where they are awaited; later ones (EMFILE on accept) must not end the daemon.
     server.once('listening', () => {
       server.on('error', (err) =>
@@ -131,7 +127,6 @@ export class ControlServer {
       routes.createListener(this.#source, {
         side: side.name,
         api,
-        token: side.token,
         keeper: side.keeper,
         onFailure: (err, path) => {
           this.#log.warn({ event: 'control.request.failed', path, err }, 'a control request failed');
@@ -139,34 +134,6 @@ export class ControlServer {
       }),
     );
     return side.listener;
-  }
-}
-
-/** What is no HTTP, too large or too slow is told so in the same shape as every other error. */
-function answerClientError(error: Error, socket: Duplex): void {
-  if (!socket.writable || errnoOf(error) === 'ECONNRESET') {
-    socket.destroy();
-    return;
-  }
-  const [status, code, message] = clientErrorAnswer(errnoOf(error));
-  const body = JSON.stringify({ error: { code, message } });
-  socket.end(
-    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
-  );
-}
-
-function clientErrorAnswer(code: string | undefined): readonly [string, string, string] {
-  switch (code) {
-    case 'HPE_HEADER_OVERFLOW':
-      return [
-        '431 Request Header Fields Too Large',
-        'ERR_HEADERS_TOO_LARGE',
-        `headers have at most ${MAX_HEADER_BYTES} bytes`,
-      ];
-    case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return ['408 Request Timeout', 'ERR_TIMEOUT', 'the request came too slowly'];
-    default:
-      return ['400 Bad Request', 'ERR_BAD_REQUEST', 'this is not an HTTP/1.1 request'];
   }
 }
 

@@ -1,11 +1,10 @@
 // slirp4netns' API socket: one JSON request a connection, ended by the client's half-close, one JSON answer. Commands, arguments and error
-// texts are slirp4netns'; the forwards are those of the table, each with a number of its own.
+// texts are slirp4netns'; the forwards are those of the table, each port with a number of its own.
 
 import type { Socket } from 'node:net';
 import { isIPv4 } from 'node:net';
-import type { Forward } from '../forwarder/forward-spec.ts';
-import { asApiError } from './api-error.ts';
-import { CompatForwards } from './compat-forwards.ts';
+import { ApiError, asApiError } from './api-error.ts';
+import { CompatForwards, type CompatPort, portsOf } from './compat-forwards.ts';
 import type { ApiSource } from './resources.ts';
 
 /** slirp4netns' limit of a request. */
@@ -19,6 +18,7 @@ export class Slirp4netnsApi {
   readonly #onFailure: (error: unknown) => void;
   readonly #numbers = new Map<string, number>();
   #nextNumber = 1;
+  #sweepAt = 64;
 
   constructor(source: ApiSource, onFailure: (error: unknown) => void) {
     this.#forwards = new CompatForwards(source.forwards, 'slirp4netns');
@@ -35,7 +35,10 @@ export class Slirp4netnsApi {
       answered = true;
       socket.end(JSON.stringify(value));
     };
-    socket.setTimeout(TIMEOUT_MS, () => socket.destroy());
+    // For all of it: one that sends a byte now and then would never be idle.
+    const limit = setTimeout(() => socket.destroy(), TIMEOUT_MS);
+    limit.unref();
+    socket.once('close', () => clearTimeout(limit));
     socket.on('error', () => socket.destroy());
     socket.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
@@ -95,7 +98,7 @@ export class Slirp4netnsApi {
         {},
       );
       if (!created) throw new BadRequest('add_hostfwd: slirp_add_hostfwd failed');
-      return { return: { id: this.#number(forward) } };
+      return { return: { id: this.#number(portsOf(forward)[0]!) } };
     } catch (error) {
       if (error instanceof BadRequest || asApiError(error) === undefined) throw error;
       throw new BadRequest('add_hostfwd: slirp_add_hostfwd failed');
@@ -103,45 +106,60 @@ export class Slirp4netnsApi {
   }
 
   #list(): object[] {
-    return this.#forwards.all().flatMap((forward) => {
-      const { listen, target } = forward.spec;
-      if ((listen.kind !== 'tcp' && listen.kind !== 'udp') || target.kind !== 'guest') return [];
-      const bound = Number(forward.bound[0]?.split(':').at(-1) ?? listen.port);
-      return {
-        id: this.#number(forward),
-        proto: listen.kind,
-        host_addr: listen.address,
-        host_port: bound,
-        guest_addr: target.guest ?? '0.0.0.0',
-        guest_port: target.port,
-      };
-    });
+    return this.#ports().map((port) => ({
+      id: this.#number(port),
+      proto: port.protocol,
+      host_addr: port.host,
+      host_port: port.port,
+      guest_addr: port.guest === '' ? '0.0.0.0' : port.guest,
+      guest_port: port.guestPort,
+    }));
   }
 
   async #remove(args: Readonly<Record<string, unknown>>): Promise<object> {
     const { id } = args;
     if (typeof id !== 'number' || !Number.isInteger(id)) throw new BadRequest('remove_hostfwd: bad arguments.id');
-    const found = [...this.#numbers].find(([, number]) => number === id)?.[0];
-    if (found === undefined || !(await this.#forwards.remove(found))) throw new BadRequest('remove_hostfwd: bad id');
-    this.#numbers.delete(found);
+    const found = this.#ports().find((port) => this.#numbers.get(nameOf(port)) === id);
+    if (found === undefined || !(await this.#removed(found))) throw new BadRequest('remove_hostfwd: bad id');
+    this.#numbers.delete(nameOf(found));
     return { return: {} };
   }
 
-  #number({ id }: Forward): number {
-    let number = this.#numbers.get(id);
+  async #removed(port: CompatPort): Promise<boolean> {
+    try {
+      return await this.#forwards.remove(port);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      throw new BadRequest(`remove_hostfwd: ${error.message}`);
+    }
+  }
+
+  #ports(): CompatPort[] {
+    return this.#forwards.ports().filter(({ protocol }) => protocol !== 'unix');
+  }
+
+  #number(port: CompatPort): number {
+    const name = nameOf(port);
+    let number = this.#numbers.get(name);
     if (number === undefined) {
       // Forwards that others have removed since leave theirs behind.
-      if (this.#numbers.size > 2 * this.#forwards.all().length + 64) this.#sweep();
+      if (this.#numbers.size >= this.#sweepAt) this.#sweep();
       number = this.#nextNumber++;
-      this.#numbers.set(id, number);
+      this.#numbers.set(name, number);
     }
     return number;
   }
 
   #sweep(): void {
-    const live = new Set(this.#forwards.all().map((f) => f.id));
-    for (const id of this.#numbers.keys()) if (!live.has(id)) this.#numbers.delete(id);
+    const live = new Set(this.#ports().map(nameOf));
+    for (const name of this.#numbers.keys()) if (!live.has(name)) this.#numbers.delete(name);
+    this.#sweepAt = 2 * live.size + 64;
   }
+}
+
+/** Of one port, as long as it lasts. */
+function nameOf({ forward, index }: CompatPort): string {
+  return `${forward.id}/${index}`;
 }
 
 function errorAnswer(desc: string): object {

@@ -39,13 +39,22 @@ export function parseSshRemote(text: string): SshRemote {
   } catch {
     throw new GoError(400, `parse ${JSON.stringify(text)}: invalid URL`);
   }
-  const path = decodeURIComponent(url.pathname);
+  const path = unescaped(url.pathname, text);
   if (path === '' || path === '/') throw new GoError(500, 'remote uri must contain a path to a socket file');
   const key = url.searchParams.get('key') ?? '';
   if (key === '') throw new GoError(500, 'key not provided for unix-ssh connection');
   const passphrase = url.searchParams.get('passphrase') ?? undefined;
   const port = url.port === '' ? (/:80(\/|$)/.test(text) ? 80 : 22) : Number(url.port);
-  return { user: decodeURIComponent(url.username) || 'root', host: url.hostname, port, path, key, passphrase, text };
+  return { user: unescaped(url.username, text) || 'root', host: url.hostname, port, path, key, passphrase, text };
+}
+
+function unescaped(part: string, url: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    const wrong = /%(?![0-9a-f]{2}).{0,2}/i.exec(part)?.[0] ?? part;
+    throw new GoError(400, `parse ${JSON.stringify(url)}: invalid URL escape ${JSON.stringify(wrong)}`);
+  }
 }
 
 /** One socket that leads into a guest. */

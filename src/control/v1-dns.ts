@@ -139,5 +139,10 @@ export function dnsRoutes({ dns }: ApiSource): AnyRoute[] {
 }
 
 function absent(what: 'name' | 'zone', name: string): never {
-  throw new ApiError(404, 'ERR_DNS_NOT_FOUND', `there is no ${what} ${name} that the control API has added`, name);
+  throw new ApiError(
+    404,
+    'ERR_DNS_NOT_FOUND',
+    `there is no ${what} ${name} that the control API has added`,
+    'path.name',
+  );
 }

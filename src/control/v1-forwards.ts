@@ -2,8 +2,8 @@
 
 import type { IncomingMessage } from 'node:http';
 import type { Forward, ForwardSpec } from '../forwarder/forward-spec.ts';
-import { ApiError } from './api-error.ts';
-import { type AnyRoute, route } from './api-route.ts';
+import { ApiError, asApiError } from './api-error.ts';
+import { type AnyRoute, route, shown } from './api-route.ts';
 import type { ConnectionKeeper } from './connection-limit.ts';
 import type { ApiSource, ForwardTable } from './resources.ts';
 import {
@@ -31,7 +31,7 @@ const ERRORS = {
   ERR_SOCKET_PATH: '400: the unix socket cannot be made at this path',
   ERR_PORT_PRIVILEGED: '403: the port needs a privilege; the message has the remedy',
   ERR_BIND_NOT_ALLOWED: '403: outside of --allow-bind',
-  ERR_FORWARD_EXISTS: '409: the key is taken by another forward',
+  ERR_FORWARD_EXISTS: '409: the key is taken by another forward, which the message names',
   ERR_PORT_IN_USE: '409: taken by another forward, which the message names, or by another program',
   ERR_LISTEN_FD_USED: '409: the descriptor was closed with the forward that had it',
   ERR_ADDRESS_TAKEN: '409: a guest-facing address that a VM has or is to have',
@@ -95,7 +95,11 @@ export function forwardRoutes(source: ApiSource, keeper: ConnectionKeeper): AnyR
             `forwards[${lasting}].lease`,
           );
         }
-        return { status: 200, body: { forwards: await table.replace(body.forwards, body.owner) } };
+        try {
+          return { status: 200, body: { forwards: await table.replace(body.forwards, body.owner) } };
+        } catch (error) {
+          throw inList(error);
+        }
       },
     }),
     route<IdParams>({
@@ -155,5 +159,16 @@ function fits(forward: Forward, query: ForwardQuery): boolean {
 }
 
 function notFound(id: string): ApiError {
-  return new ApiError(404, 'ERR_FORWARD_NOT_FOUND', `there is no forward with the id or key "${id}"`, id);
+  return new ApiError(404, 'ERR_FORWARD_NOT_FOUND', `there is no forward with the id or key "${shown(id)}"`, 'path.id');
+}
+
+/** The key of what is wrong with one forward of a list begins with its place. */
+function inList(error: unknown): unknown {
+  const refusal = asApiError(error);
+  const at = (error as { readonly at?: unknown }).at;
+  if (refusal === undefined || typeof at !== 'number') return error;
+  const { status, code, message, key } = refusal;
+  const placed = new ApiError(status, code, message, `forwards[${at}]${key === undefined ? '' : `.${key}`}`);
+  placed.cause = error;
+  return placed;
 }

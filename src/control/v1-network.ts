@@ -2,7 +2,7 @@
 // about it.
 
 import { ApiError } from './api-error.ts';
-import { type AnyRoute, route } from './api-route.ts';
+import { type AnyRoute, route, shown } from './api-route.ts';
 import type { ApiSource, FlowFilter } from './resources.ts';
 import {
   type AddressParams,
@@ -42,7 +42,7 @@ function flowRoutes(source: ApiSource): AnyRoute[] {
       answers: { 204: { description: 'It has ended' } },
       run: ({ params }) => {
         if (!source.killFlow(params.id))
-          throw new ApiError(404, 'ERR_FLOW_NOT_FOUND', `there is no flow ${params.id}`, params.id);
+          throw new ApiError(404, 'ERR_FLOW_NOT_FOUND', `there is no flow ${shown(params.id)}`, 'path.id');
         return { status: 204 };
       },
     }),
@@ -50,7 +50,7 @@ function flowRoutes(source: ApiSource): AnyRoute[] {
 }
 
 function vmNotFound(id: number): ApiError {
-  return new ApiError(404, 'ERR_VM_NOT_FOUND', `there is no VM ${id}`, String(id));
+  return new ApiError(404, 'ERR_VM_NOT_FOUND', `there is no VM ${id}`, 'path.id');
 }
 
 const VM_ERRORS = { ERR_VM_NOT_FOUND: '404: there is no such VM, or no more' } as const;
@@ -135,13 +135,13 @@ function leaseRoutes(source: ApiSource): AnyRoute[] {
         const { address } = params;
         const result = source.removeLease(address);
         if (result === 'unknown')
-          throw new ApiError(404, 'ERR_LEASE_NOT_FOUND', `there is no lease of ${address}`, address);
+          throw new ApiError(404, 'ERR_LEASE_NOT_FOUND', `there is no lease of ${address}`, 'path.address');
         if (result === 'in-use')
           throw new ApiError(
             409,
             'ERR_LEASE_IN_USE',
             `the lease of ${address} is active, or fixed by --lease`,
-            address,
+            'path.address',
           );
         return { status: 204 };
       },

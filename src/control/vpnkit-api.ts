@@ -1,17 +1,23 @@
 // The HTTP API of vpnkit-forwarder (VPNKit's Go forwarder), as vpnkit-expose-port and vpnkit-list-ports speak it. Ports are named by what
 // they are, so exposing one twice is no error. Unix sockets inside a guest need an agent there, which this is not: those are refused.
 
-import { mkdirSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import { dirname } from 'node:path';
-import type { Forward, ForwardListen, ForwardTarget } from '../forwarder/forward-spec.ts';
+import type { ForwardListen, ForwardTarget } from '../forwarder/forward-spec.ts';
+import { makeFolder } from '../host/make-folder.ts';
+import { errnoOf } from '../host/operator-error.ts';
 import { ApiError, asApiError } from './api-error.ts';
 import { BodyBudget } from './body-budget.ts';
-import { CompatForwards } from './compat-forwards.ts';
+import { CompatForwards, type CompatPort, portsOf } from './compat-forwards.ts';
 import type { ApiSource } from './resources.ts';
 
 const BODY_MAX_BYTES = 64 * 1024;
+const OWNER = 'vpnkit';
+/** Names of the labels that hold what was asked for. */
+const ANNOTATION_LABEL = 'annotation';
+const OUT_IP_LABEL = 'out_ip';
+const IN_IP_LABEL = 'in_ip';
 
 /** VPNKit's Port. */
 interface VpnkitPort {
@@ -31,7 +37,7 @@ export class VpnkitApi {
   readonly #onFailure: (error: unknown) => void;
 
   constructor(source: ApiSource, onFailure: (error: unknown) => void) {
-    this.#forwards = new CompatForwards(source.forwards, 'vpnkit');
+    this.#forwards = new CompatForwards(source.forwards, OWNER);
     this.#onFailure = onFailure;
   }
 
@@ -68,10 +74,7 @@ export class VpnkitApi {
         return;
       case '/forwards/list': {
         need(method, ['GET']);
-        const ports = this.#forwards
-          .all()
-          .map(portOf)
-          .filter((p) => p !== undefined);
+        const ports = this.#forwards.ports().map(listedOf);
         // A nil slice in Go.
         send(response, 200, ports.length === 0 ? null : ports);
         return;
@@ -90,15 +93,27 @@ export class VpnkitApi {
 
   async #expose(port: VpnkitPort): Promise<void> {
     const listen = listenOf(port);
-    if (listen.kind === 'unix') mkdirSync(dirname(listen.path), { recursive: true });
-    const labels = port.annotation === '' ? {} : { annotation: port.annotation.slice(0, 256) };
-    await this.#forwards.add(nameOf(port), listen, targetOf(port), labels);
+    if (listen.kind === 'unix') makeFolderOf(listen.path);
+    const labels = {
+      ...(port.annotation === '' ? {} : { [ANNOTATION_LABEL]: port.annotation.slice(0, 256) }),
+      [OUT_IP_LABEL]: port.out_ip,
+      [IN_IP_LABEL]: port.in_ip,
+    };
+    try {
+      await this.#forwards.add(nameOf(port), listen, targetOf(port), labels);
+    } catch (error) {
+      // The same port under another annotation is the same to VPNKit.
+      if (asApiError(error)?.code !== 'ERR_FORWARD_EXISTS') throw error;
+    }
   }
 
-  /** Idempotent. */
+  /** Idempotent. By the name that it was exposed under, or that it is listed under, which is not the same for port 0 and others' forwards. */
   async #unexpose(port: VpnkitPort): Promise<void> {
-    const found = this.#forwards.find(nameOf(port));
-    if (found !== undefined) await this.#forwards.remove(found.id);
+    const name = nameOf(port);
+    const own = this.#forwards.find(name);
+    const [found] =
+      own === undefined ? this.#forwards.ports().filter((p) => nameOf(listedOf(p)) === name) : portsOf(own);
+    if (found !== undefined) await this.#forwards.remove(found);
   }
 
   async #port(incoming: IncomingMessage): Promise<VpnkitPort> {
@@ -131,6 +146,16 @@ export class VpnkitApi {
       in_path: words('in_path'),
       annotation: words('annotation'),
     };
+  }
+}
+
+/** @throws ApiError 400 */
+function makeFolderOf(path: string): void {
+  if (!path.startsWith('/')) throw new ApiError(400, 'ERR_VALUE', `out_path ${path} is not an absolute path`);
+  try {
+    makeFolder(dirname(path));
+  } catch (error) {
+    throw new ApiError(400, 'ERR_SOCKET_PATH', `out_path: ${dirname(path)} cannot be made (${errnoOf(error) ?? ''})`);
   }
 }
 
@@ -172,14 +197,21 @@ function targetOf({ in_ip, in_port, in_path }: VpnkitPort): ForwardTarget {
   return { kind: 'guest', ...(only ? {} : { guest: in_ip }), port: in_port };
 }
 
-function portOf({ spec, bound }: Forward): VpnkitPort | undefined {
-  const { listen, target, labels } = spec;
-  if (target.kind !== 'guest') return undefined;
-  const rest = { in_ip: target.guest ?? '', in_port: target.port, in_path: '', annotation: labels?.annotation ?? '' };
-  if (listen.kind === 'unix') return { proto: 'unix', out_ip: '', out_port: 0, out_path: listen.path, ...rest };
-  if (listen.kind !== 'tcp' && listen.kind !== 'udp') return undefined;
-  const port = Number(bound[0]?.split(':').at(-1) ?? listen.port);
-  return { proto: listen.kind, out_ip: listen.address, out_port: port, out_path: '', ...rest };
+/** As it was asked for where that was by this protocol; the port is the real one. */
+function listedOf({ forward, protocol, host, port, guest, guestPort }: CompatPort): VpnkitPort {
+  const { owner, labels } = forward.spec;
+  const given = owner === OWNER ? labels : undefined;
+  const unix = protocol === 'unix';
+  return {
+    proto: protocol,
+    out_ip: unix ? '' : (given?.[OUT_IP_LABEL] ?? host),
+    out_port: port,
+    out_path: unix ? host : '',
+    in_ip: given?.[IN_IP_LABEL] ?? guest,
+    in_port: guestPort,
+    in_path: '',
+    annotation: given?.[ANNOTATION_LABEL] ?? '',
+  };
 }
 
 function need(method: string, allowed: readonly string[]): void {

@@ -136,9 +136,9 @@ export class DnsRecords implements DnsSource {
   async #storeZone(given: DnsZone): Promise<DnsZone> {
     const zone = { ...given, records: given.records.map(keyed) };
     if (zone.records.length > ZONE_RECORDS_MAX)
-      throw new ApiError(429, 'ERR_DNS_LIMIT', `a zone has at most ${ZONE_RECORDS_MAX} records`, zone.name);
+      throw new ApiError(429, 'ERR_DNS_LIMIT', `a zone has at most ${ZONE_RECORDS_MAX} records`, 'records');
     if (this.#zones.zone(zone.name) === undefined && this.#zones.zones.length >= ZONES_MAX)
-      throw new ApiError(429, 'ERR_DNS_LIMIT', `there are ${ZONES_MAX} zones, the most there may be`, zone.name);
+      throw new ApiError(429, 'ERR_DNS_LIMIT', `there are ${ZONES_MAX} zones, the most there may be`);
     const matchers = await matchersOf(zone.records);
     this.#keep(`zone:${zone.name}`, zone);
     this.#zones.setZone(zone, matchers);
@@ -148,9 +148,9 @@ export class DnsRecords implements DnsSource {
 
   #storeName(record: DnsName): DnsName {
     if (record.addresses.length > 64)
-      throw new ApiError(429, 'ERR_DNS_LIMIT', 'a name has at most 64 addresses', record.name);
+      throw new ApiError(429, 'ERR_DNS_LIMIT', 'a name has at most 64 addresses', 'addresses');
     if (this.#zones.name(record.name) === undefined && this.#zones.names.length >= ZONE_NAMES_MAX)
-      throw new ApiError(429, 'ERR_DNS_LIMIT', `there are ${ZONE_NAMES_MAX} names, the most there may be`, record.name);
+      throw new ApiError(429, 'ERR_DNS_LIMIT', `there are ${ZONE_NAMES_MAX} names, the most there may be`);
     this.#keep(`name:${record.name}`, record);
     this.#zones.setName(record);
     this.#options.onChange({ name: record.name });
@@ -162,7 +162,7 @@ export class DnsRecords implements DnsSource {
       this.#options.store?.set(key, value);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      throw new ApiError(500, 'ERR_STATE', `it cannot be stored, so it would not outlive a restart: ${why}`, key);
+      throw new ApiError(500, 'ERR_STATE', `it cannot be stored, so it would not outlive a restart: ${why}`);
     }
   }
 

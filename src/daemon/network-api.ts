@@ -32,9 +32,9 @@ export interface ReadyInfo {
   readonly publish: readonly ReadyPort[];
 }
 
-/** State for `/healthz`: `ok`, or `degraded` with one line that says what does not work. */
+/** State for `/healthz`: `ok`, or `degraded` or `draining` with one line that says what does not work, or what is waited for. */
 export interface Health {
-  readonly status: 'ok' | 'degraded' | 'stopping';
+  readonly status: 'ok' | 'degraded' | 'draining' | 'stopping';
   readonly reason?: string;
 }
 

@@ -38,7 +38,8 @@ export class NetworkControl implements FlowAcceptor {
   readonly #log: Log;
   readonly #acceptor: FlowAcceptor;
   readonly #network: () => ControlledNetwork;
-  #draining = false;
+  /** When draining ends at the latest; undefined: it does not drain. */
+  #drainEnd: Millis | undefined;
   #closed = false;
   #records: Promise<DnsRecords> | undefined;
 
@@ -51,12 +52,12 @@ export class NetworkControl implements FlowAcceptor {
   }
 
   onSyn(flow: TcpFlow, now: Millis): void {
-    if (this.#draining) flow.refuse(RefuseReason.Refused, now);
+    if (this.#drainEnd !== undefined) flow.refuse(RefuseReason.Refused, now);
     else this.#acceptor.onSyn(flow, now);
   }
 
   onVmConnected(port: VmPort): void {
-    if (this.#draining) port.egress.close('the daemon drains');
+    if (this.#drainEnd !== undefined) port.egress.close('the daemon drains');
     else this.events.vmUp(port);
   }
 
@@ -103,11 +104,22 @@ export class NetworkControl implements FlowAcceptor {
   /** No new flows, clients or VMs from now on. Resolves when no TCP flow is left, or the time is over. */
   async drain(timeoutMs: number): Promise<void> {
     const { forwards, clock, stack } = this.#network();
-    this.#draining = true;
+    const end = clock.now() + timeoutMs;
+    // Of two the earlier one ends it.
+    this.#drainEnd = Math.min(this.#drainEnd ?? end, end);
     forwards.closeAll(false);
     this.events.hub.publish('daemon.draining', { timeoutSeconds: timeoutMs / 1000 });
-    const end = clock.now() + timeoutMs;
     while (stack.tcp.flows > 0 && clock.now() < end && !this.#closed) await sleep(DRAIN_LOOK_MS);
+  }
+
+  /** What a draining daemon waits for, in one line; undefined while it does not drain. */
+  draining(): string | undefined {
+    if (this.#drainEnd === undefined) return undefined;
+    const { clock, stack } = this.#network();
+    const { flows } = stack.tcp;
+    const left = Math.max(0, Math.ceil((this.#drainEnd - clock.now()) / 1000));
+    const what = flows === 1 ? 'the last TCP flow has' : `${flows} TCP flows have`;
+    return `nothing new is taken; it ends when ${what} ended, in ${left} s at the latest`;
   }
 
   #servers(): readonly string[] {

@@ -406,6 +406,8 @@ class Network implements NetworkService {
 
   health(): Health {
     if (this.#stopping) return { status: 'stopping' };
+    const draining = this.#control.draining();
+    if (draining !== undefined) return { status: 'draining', reason: draining };
     return this.#degraded === undefined ? { status: 'ok' } : { status: 'degraded', reason: this.#degraded };
   }
 

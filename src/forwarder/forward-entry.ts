@@ -9,6 +9,7 @@ import {
   type ForwardCounters,
   ForwardError,
   type ForwardHolder,
+  type ForwardListen,
   type ForwardOrigin,
 } from './forward-spec.ts';
 
@@ -68,8 +69,44 @@ export function inUse(spec: CheckedForward, at: string, holder: ForwardHolder): 
   return new ForwardError(
     'ERR_PORT_IN_USE',
     `${at} is held by the forward ${holder.key}${by} (id ${holder.id}); remove that one, or listen elsewhere`,
-    { key: spec.key, holder },
+    { key: spec.key, holder, field: placeField(spec.listen) },
   );
+}
+
+/** The member that says where. */
+function placeField(listen: ForwardListen): string {
+  if (listen.kind === 'fd') return 'listen.name';
+  return listen.kind === 'unix' ? 'listen.path' : 'listen.port';
+}
+
+/** Its key is another one's. */
+export function keyTaken(spec: CheckedForward, there: ForwardEntry, advice: string): ForwardError {
+  const { id, owner } = there.asHolder;
+  const by = owner === undefined ? 'id' : `of ${owner}; id`;
+  const at = there.open === undefined ? 'it does not listen now' : `it listens on ${there.open.bound[0]}`;
+  return new ForwardError(
+    'ERR_FORWARD_EXISTS',
+    `there is another forward with the key ${spec.key} (${by} ${id}; ${at}); ${advice}`,
+    { key: spec.key, holder: there.asHolder, field: spec.key === defaultKey(spec.listen) ? 'listen' : 'key' },
+  );
+}
+
+/** In a list of one owner's forwards there is another's. */
+export function strangerIn({ key, owner }: CheckedForward, wanted: string): ForwardError {
+  const message = `owner is ${owner}; the forwards replaced here are ${wanted}'s`;
+  return new ForwardError('ERR_FORWARD_SPEC', message, { field: 'owner', key });
+}
+
+/** A list has the key twice. @param at where it stood before. */
+export function twice({ key }: CheckedForward, at: number): ForwardError {
+  const message = `the key ${key} is that of number ${at} of the list, too (counted from 0)`;
+  return new ForwardError('ERR_FORWARD_EXISTS', message, { field: 'key', key });
+}
+
+/** What goes wrong with one forward of a list says with which. */
+export function ofList(error: unknown, at: number): unknown {
+  if (error instanceof ForwardError && at >= 0) error.at ??= at;
+  return error;
 }
 
 export function portOf(bound: string): number {

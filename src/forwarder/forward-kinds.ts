@@ -50,7 +50,9 @@ export class ForwardKinds implements ForwardOpener {
       case 'vsock':
         return await listenUnix(vsockListenPath(listen), owner);
       default:
-        throw new ForwardError('ERR_FORWARD_SPEC', `listen.kind is ${listen.kind}, which is no listener of streams`);
+        throw new ForwardError('ERR_FORWARD_SPEC', `listen.kind is ${listen.kind}, which is no listener of streams`, {
+          field: 'listen.kind',
+        });
     }
   }
 

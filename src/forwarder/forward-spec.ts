@@ -248,6 +248,8 @@ export class ForwardError extends Error {
   /** The member of the spec that is wrong, e.g. `listen.port`. */
   readonly field: string | undefined;
   readonly holder: ForwardHolder | undefined;
+  /** Its place in the list, where a list was asked for. */
+  at: number | undefined;
 
   constructor(
     code: ForwardErrorCode,

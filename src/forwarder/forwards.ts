@@ -3,8 +3,21 @@
 // outcome of some order of it. What a forward does is its opener's.
 
 import { isDeepStrictEqual } from 'node:util';
+import { Breath } from './breath.ts';
 import type { ForwardChecker } from './forward-check.ts';
-import { belongs, ForwardEntry, inUse, isNameless, messageOf, portOf, sameForward } from './forward-entry.ts';
+import {
+  belongs,
+  ForwardEntry,
+  inUse,
+  isNameless,
+  keyTaken,
+  messageOf,
+  ofList,
+  portOf,
+  sameForward,
+  strangerIn,
+  twice,
+} from './forward-entry.ts';
 import type { ForwardOpener, OpenForward } from './forward-opener.ts';
 import { type ForwardRecord, ForwardRecords, type ForwardStore } from './forward-records.ts';
 import { ForwardSlots } from './forward-slots.ts';
@@ -122,7 +135,7 @@ export class Forwards {
   /**
    * Makes the forwards of `owner` exactly these: what is there already stays untouched, the rest is changed, made or withdrawn. All or
    * nothing. @param owner undefined: of all that the API has made, whoever owns them. Specs get it where they name none.
-   * @throws ForwardError naming the `key`; then everything is as it was.
+   * @throws ForwardError naming the `key` and its place `at`; then everything is as it was.
    */
   replace(specs: readonly ForwardSpec[], owner: string | undefined, options: AddOptions = {}): Promise<Forward[]> {
     return this.#change(() => this.#replace(specs, owner, options));
@@ -192,11 +205,7 @@ export class Forwards {
       return { forward: (await this.#make(spec, options.origin ?? 'api', holder)).view(), created: true };
     if (sameForward(old.spec, spec) && old.holder === holder) return { forward: old.view(), created: false };
     if (options.replace !== true) {
-      throw new ForwardError(
-        'ERR_FORWARD_EXISTS',
-        `there is another forward with the key ${spec.key}; give this one another key, replace that one, or remove it`,
-        { key: spec.key, holder: old.asHolder },
-      );
+      throw keyTaken(spec, old, 'give this one another key, replace that one, or remove it');
     }
     await this.#exchange(old, spec, holder);
     return { forward: old.view(), created: false };
@@ -273,40 +282,35 @@ export class Forwards {
 
   async #replace(specs: readonly ForwardSpec[], owner: string | undefined, options: AddOptions): Promise<Forward[]> {
     const wanted: CheckedForward[] = [];
-    const keys = new Set<string>();
-    for (const given of specs) {
-      const spec = this.#check(owner === undefined || given.owner !== undefined ? given : { ...given, owner });
-      if (owner !== undefined && spec.owner !== owner) {
-        throw new ForwardError(
-          'ERR_FORWARD_SPEC',
-          `owner is ${spec.owner}; the forwards replaced here are ${owner}'s`,
-          {
-            field: 'owner',
-            key: spec.key,
-          },
-        );
-      }
-      if (keys.has(spec.key) && !isNameless(spec))
-        throw new ForwardError('ERR_FORWARD_EXISTS', `the key ${spec.key} stands there twice`, { key: spec.key });
-      keys.add(spec.key);
-      const there = this.#byKey.get(spec.key);
-      if (there !== undefined && !belongs(there, owner)) {
-        throw new ForwardError('ERR_FORWARD_EXISTS', `the key ${spec.key} is another owner's`, {
-          key: spec.key,
-          holder: there.asHolder,
-        });
-      }
-      wanted.push(spec);
-    }
+    const places = new Map<string, number>();
     const undo: (() => Promise<unknown> | unknown)[] = [];
     const result: string[] = [];
+    const breath = new Breath();
+    let at = -1;
     try {
+      for (const given of specs) {
+        at++;
+        const spec = this.#check(owner === undefined || given.owner !== undefined ? given : { ...given, owner });
+        const { key } = spec;
+        if (owner !== undefined && spec.owner !== owner) throw strangerIn(spec, owner);
+        const twin = isNameless(spec) ? undefined : places.get(key);
+        if (twin !== undefined) throw twice(spec, twin);
+        places.set(key, at);
+        const there = this.#byKey.get(key);
+        if (there !== undefined && !belongs(there, owner))
+          throw keyTaken(spec, there, 'give this one another key, or remove that one');
+        wanted.push(spec);
+      }
+      at = -1;
       for (const entry of [...this.#byId.values()]) {
-        if (!belongs(entry, owner) || keys.has(entry.spec.key)) continue;
+        if (!belongs(entry, owner) || places.has(entry.spec.key)) continue;
+        if (breath.due) await breath.take();
         this.#withdraw(entry, false);
         undo.push(() => this.#putBack(entry));
       }
       for (const spec of wanted) {
+        at++;
+        if (breath.due) await breath.take();
         const there = this.#byKey.get(spec.key);
         const before = there === undefined ? undefined : { spec: there.spec, holder: there.holder };
         const { forward, created } = await this.#add(spec, { ...options, replace: true });
@@ -317,7 +321,7 @@ export class Forwards {
       }
     } catch (error) {
       for (const step of undo.reverse()) await step();
-      throw error;
+      throw ofList(error, at);
     }
     return result.map((id) => this.#byId.get(id)!.view());
   }

@@ -103,6 +103,7 @@ export class GuestServices implements FlowInterceptor {
       throw new ForwardError(
         'ERR_PORT_IN_USE',
         `${formatAddress(listen.address, port)} is isthmus's own ${what}; choose another port`,
+        { field: 'listen.port' },
       );
     }
     if (!own) {

@@ -130,6 +130,7 @@ export function bindError(
         held === undefined
           ? 'another program holds the port; stop it or choose another host port'
           : `another program holds ${held}; stop it or choose another host port`,
+        'listen.port',
       );
     }
     case 'EACCES':

@@ -2,9 +2,10 @@
 // that cannot be read is put aside and reported, never fatal, and the only copy of what was stored is never destroyed.
 // What is in it is its owner's business: `lease-file` and `state-store`.
 
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
+import { copyFileSync, existsSync, readFileSync, renameSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { makeFolder } from './make-folder.ts';
 
 export interface StateFileOptions {
   /** The file; its directory is made with mode 0700 if it is not there. */
@@ -56,7 +57,7 @@ export class StateFile {
   read(): string | undefined {
     const { path, name, things, report } = this.#options;
     try {
-      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      makeFolder(dirname(path), 0o700);
     } catch (error) {
       report(`${name} ${path}: its directory cannot be made, ${things} will not survive a restart: ${reasonOf(error)}`);
     }

@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import t from 'tap';
 import { needsProgram } from '../helpers/requirements.ts';
 import { ask, ControlRig, exchange, freePort, serveHttp } from './rig.ts';
@@ -123,6 +123,86 @@ t.test('vpnkit: errors are 400 with a message', async (t) => {
   t.match(await expose(JSON.stringify({ ...taken, proto: 'icmp' })), { status: 400, json: { message: /proto/ } });
   t.match(await expose(JSON.stringify({ ...taken, in_port: 0 })), { status: 400, json: { message: /in_port/ } });
   t.match(await expose(JSON.stringify({ ...taken, in_path: '/x' })), { status: 400, json: { message: /agent/ } });
+  // Node's recursive mkdir never comes back from /proc, and the daemon with it.
+  for (const out_path of ['/proc/nope/x.sock', '/dev/null/x.sock', `${rig.daemon.controlSocket}/x.sock`, 'here/x.sock'])
+    t.match(await expose(JSON.stringify({ proto: 'unix', out_path, in_port: 1 })), {
+      status: 400,
+      json: { message: /^out_path/ },
+    });
+  t.notOk(existsSync(rig.path('here')), 'nor is a folder made for what is refused');
   t.equal((await ask(api, 'GET', '/forwards/expose/port')).status, 405);
   t.equal((await ask(api, 'GET', '/nothing')).status, 404);
+});
+
+t.test('slow and rude clients of the other protocols are ended, and others do not wait', async (t) => {
+  const apis = ['--api', 'gvproxy:gv.sock', '--api', 'slirp4netns:slirp.sock', '--api', 'vpnkit:vpnkit.sock'];
+  const rig = await ControlRig.start(t, apis);
+  /** Sends what it has and then a byte every half second; resolves when it is cut off. */
+  const trickle = (name: string, text: string): Promise<string> =>
+    new Promise((resolve) => {
+      const socket = connect({ path: rig.path(name), allowHalfOpen: true }, () => socket.write(text));
+      const timer = setInterval(() => socket.write(' '), 500);
+      let answer = '';
+      socket.on('data', (chunk: Buffer) => {
+        answer += chunk.toString();
+      });
+      socket.on('error', () => {});
+      socket.on('end', () => socket.destroy());
+      socket.on('close', () => {
+        clearInterval(timer);
+        resolve(answer);
+      });
+    });
+  const post = (path: string) => `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{`;
+  const slow = [
+    trickle('gv.sock', 'POST /services'),
+    trickle('gv.sock', post('/services/forwarder/expose')),
+    trickle('slirp.sock', '{"execute":'),
+    trickle('vpnkit.sock', 'PUT /forw'),
+    trickle('vpnkit.sock', post('/forwards/expose/port')),
+  ];
+  t.equal((await ask(rig.path('gv.sock'), 'GET', '/services/forwarder/all')).text, '[]\n');
+  t.equal((await ask(rig.path('vpnkit.sock'), 'GET', '/forwards/list')).text, 'null\n');
+  t.match(await slirp(rig.path('slirp.sock'), '{"execute":"list_hostfwd"}'), { return: { entries: [] } });
+  t.match(await trickle('gv.sock', 'rubbish\r\n\r\n'), /^HTTP\/1\.1 400 Bad Request\r\n.*400 Bad Request$/s);
+  t.match(await trickle('vpnkit.sock', 'rubbish\r\n\r\n'), /^HTTP\/1\.1 400 .*"message"/s);
+  const begun = performance.now();
+  await Promise.all(slow);
+  t.ok(performance.now() - begun < 15_000, 'none is kept for longer than a request may take');
+});
+
+t.test('a crowd that asks nothing locks nobody out of the other protocols', { timeout: 60_000 }, async (t) => {
+  const apis = ['--api', 'gvproxy:gv.sock', '--api', 'slirp4netns:slirp.sock', '--api', 'vpnkit:vpnkit.sock'];
+  const rig = await ControlRig.start(t, apis);
+  const guest = await rig.guest();
+  guest.listen(7, (socket) => {
+    socket.on('error', () => {});
+    socket.on('data', (chunk: Buffer) => socket.write(chunk));
+  });
+  const crowd: Socket[] = [];
+  t.teardown(() => {
+    for (const socket of crowd) socket.destroy();
+  });
+  const connected = (name: string, first: string): Promise<Socket> =>
+    new Promise((resolve, reject) => {
+      const socket = connect({ path: rig.path(name), allowHalfOpen: true }, () => {
+        socket.write(first);
+        resolve(socket);
+      });
+      socket.once('error', reject);
+      socket.on('error', () => {});
+      crowd.push(socket);
+    });
+  const tunnel = await connected('gv.sock', `POST /tunnel?ip=${guest.address}&port=7 HTTP/1.1\r\nHost: x\r\n\r\n`);
+  const said = (): Promise<string> => new Promise((resolve) => tunnel.once('data', (d: Buffer) => resolve(String(d))));
+  t.equal(await said(), 'OK');
+  const descriptors = rig.daemon.fdCount();
+  for (const name of ['gv.sock', 'slirp.sock', 'vpnkit.sock'])
+    for (let i = 0; i < 1000; i++) await connected(name, i % 2 === 0 ? '' : 'G');
+  t.equal((await ask(rig.path('gv.sock'), 'GET', '/services/forwarder/all')).text, '[]\n');
+  t.equal((await ask(rig.path('vpnkit.sock'), 'GET', '/forwards/list')).text, 'null\n');
+  t.match(await slirp(rig.path('slirp.sock'), '{"execute":"list_hostfwd"}'), { return: { entries: [] } });
+  t.ok(rig.daemon.fdCount() - descriptors < 3 * 256 + 16, 'and the crowd is bounded');
+  tunnel.write('still here');
+  t.equal(await said(), 'still here', 'who is at work is not touched');
 });

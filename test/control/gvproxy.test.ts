@@ -225,6 +225,12 @@ t.test('error texts and statuses', async (t) => {
       'remote uri must contain a path to a socket file\n',
     ],
     [body({ protocol: 'unix', remote: 'ssh-tunnel://root@x:22/a' }), 500, 'key not provided for unix-ssh connection\n'],
+    [
+      body({ protocol: 'unix', remote: 'ssh-tunnel://root@x:22/%zz?key=/k' }),
+      400,
+      'parse "ssh-tunnel://root@x:22/%zz?key=/k": invalid URL escape "%zz"\n',
+    ],
+    [body({ remote: '8.8.8.8:80' }), 400, 'remote is 8.8.8.8, which is not inside the network 192.168.127.0/24\n'],
     [body({ local: '203.0.113.7:1234' }), 500, 'listen tcp 203.0.113.7:1234: bind: cannot assign requested address\n'],
   ];
   for (const [raw, status, text] of cases) t.match(await expose(raw), { status, text }, raw);
