@@ -147,6 +147,7 @@ class Network implements NetworkService {
       connector: { connect: (...args) => this.#stack.connect(...args) },
       sender,
       guests: { find: (guest) => this.#guests.find(guest) },
+      vms: () => this.#guests.vms,
       addresses: {
         isOwn: (address) => address.equals(gateway) || (hostAlias?.equals(address) ?? false),
         claim: ({ v4 }) => {

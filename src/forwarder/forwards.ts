@@ -24,6 +24,8 @@ import {
 export interface ForwardsOptions {
   readonly checker: ForwardChecker;
   readonly opener: ForwardOpener;
+  /** Judges what the API asks for by what is so just now. @throws ForwardError */
+  readonly admit?: (spec: CheckedForward) => void;
   /** Undefined: nothing outlives the process. */
   readonly store?: ForwardStore | undefined;
   /** Milliseconds since 1970. */
@@ -188,9 +190,11 @@ export class Forwards {
     }
     const spec = this.#keyed(checked);
     const old = this.#byKey.get(spec.key);
-    if (old === undefined)
-      return { forward: (await this.#make(spec, options.origin ?? 'api', holder)).view(), created: true };
-    if (sameForward(old.spec, spec) && old.holder === holder) return { forward: old.view(), created: false };
+    if (old !== undefined && sameForward(old.spec, spec) && old.holder === holder)
+      return { forward: old.view(), created: false };
+    const { origin = 'api' } = options;
+    if (origin === 'api') this.#options.admit?.(spec);
+    if (old === undefined) return { forward: (await this.#make(spec, origin, holder)).view(), created: true };
     if (options.replace !== true) {
       throw new ForwardError(
         'ERR_FORWARD_EXISTS',
