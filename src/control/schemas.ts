@@ -5,6 +5,7 @@ import { isIP, isIPv4 } from 'node:net';
 import * as v from 'valibot';
 import type { ForwardLease, ForwardListen, ForwardSpec, ForwardTarget } from '../forwarder/forward-spec.ts';
 import type { Schema } from './api-route.ts';
+import { EVENT_TYPES } from './event-hub.ts';
 import type { DnsName, DnsRecord, DnsZone, FlowFilter } from './resources.ts';
 
 /** Forwards in one bulk replace. */
@@ -179,6 +180,11 @@ export const forwardQuery: Schema<ForwardQuery> = v.strictObject({
   state: v.optional(v.picklist(['listening', 'failed'])),
 });
 
+/** A type, or its first part. */
+function isEventType(text: string): boolean {
+  return Object.keys(EVENT_TYPES).some((type) => type === text || type.startsWith(`${text}.`));
+}
+
 export interface EventQuery {
   readonly types?: readonly string[] | undefined;
 }
@@ -191,6 +197,8 @@ export const eventQuery: Schema<EventQuery> = v.strictObject({
         'expected types or their first parts, like vm,forward.failed',
       ),
       v.transform((s) => s.split(',')),
+      // A misspelt one would be a stream that says nothing for ever.
+      v.check((types) => types.every(isEventType), `expected types out of ${Object.keys(EVENT_TYPES).join(', ')}`),
     ),
   ),
 });
