@@ -403,6 +403,10 @@ export class Stack
 
   #learn(port: VmPort, ip: number, mac: Uint8Array, macOff: number, now: Millis): boolean {
     const own = port.info.mac !== undefined && equalMac(mac, macOff, port.info.mac, 0);
+    // Nor may an isolated VM draw what is for another's address. One that is not there any more is found out by the lookup.
+    const holder = port.isolated ? this.neighbours.lookup(ip, now) : undefined;
+    if (holder !== undefined && holder.portId !== port.id && this.ports.get(holder.portId)?.isolated === false)
+      return false;
     if (!this.neighbours.learn(ip, mac, macOff, port.id, now, own)) return false;
     port.note(ip, mac, macOff, now);
     return true;

@@ -266,6 +266,18 @@ t.test('isolation holds against a VM that goes by way of the gateway, or speaks 
   t.ok((await spy.ping(GATEWAY)).intact);
   t.equal(heard.frames, 0);
   t.ok(await reaches(b, c), 'and nobody else is the worse for it');
+
+  const wrong = rig.drops('Ip4WrongGuest');
+  a.configure({ address: b.address!, prefix: 24, router: GATEWAY });
+  t.equal(
+    await codeOf(a.ping(GATEWAY, { timeoutMs: 300 })),
+    'ETIMEDOUT',
+    'with the address of another it is not heard',
+  );
+  t.ok(rig.drops('Ip4WrongGuest') > wrong, 'counted');
+  t.equal(await read(Number(rig.publish[0]!.host.split(':')[1])), b.address, 'whose published port still leads to it');
+  a.configure({ address: '192.168.65.2', prefix: 24, router: GATEWAY });
+  t.ok((await a.ping(GATEWAY)).intact, 'with its own it is');
 });
 
 t.test(
