@@ -206,3 +206,14 @@ t.test('a capture ends with 69 when the daemon is told to end, with 0 when its V
   await rig.daemon.stop();
   t.equal((await all.code)[0], 69);
 });
+
+t.test('publish without a guest while several VMs are connected: refused, with what would be right', async (t) => {
+  const { rig, isthmus } = await start(t);
+  await rig.guest({ hostName: 'one' });
+  await rig.guest({ hostName: 'two' });
+  const refused = await isthmus('publish', '--json', '127.0.0.1:0:80');
+  t.match(refused, { code: 65, stderr: /^isthmus: 2 VMs are connected, and no guest is named; name one by [^\n]+\n$/ });
+  t.match(JSON.parse(refused.stdout), { forwards: [], error: { code: 'ERR_GUEST_AMBIGUOUS' } });
+  t.equal((await isthmus('publish', '--guest', 'two', '127.0.0.1:0:80')).code, 0);
+  t.equal((await keys(rig)).length, 1);
+});
