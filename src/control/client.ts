@@ -97,6 +97,14 @@ export class ControlClient {
     throw refusal({ status: response.statusCode ?? 0, headers: response.headers, body: parsed(text) });
   }
 
+  /** A stream ended before whoever reads it was done. */
+  lost(what: string): OperatorError {
+    return new OperatorError(`${what}: the daemon on ${this.#where} has ended`, {
+      code: 'ERR_CONTROL_LOST',
+      exitCode: ExitCode.Unavailable,
+    });
+  }
+
   /** Lets go of idle connections; forwards that last as long as one of them end. */
   close(): void {
     this.#agent.destroy();
@@ -133,9 +141,14 @@ export class ControlClient {
     });
   }
 
+  get #where(): string {
+    const { place } = this;
+    return place.kind === 'unix' ? place.path : `${place.host}:${place.port}`;
+  }
+
   #unreachable(error: unknown): OperatorError {
     const { place } = this;
-    const where = place.kind === 'unix' ? place.path : `${place.host}:${place.port}`;
+    const where = this.#where;
     const why: Record<string, string> = {
       ENOENT: 'there is no such socket',
       ECONNREFUSED: 'nobody listens there',
@@ -161,9 +174,9 @@ function parsed(text: string): unknown {
 function refusal({ status, body }: ControlAnswer): OperatorError {
   const { error } = (typeof body === 'object' && body !== null ? body : {}) as Partial<ErrorBody>;
   const message = error?.message ?? `the daemon answered ${status}`;
-  const { key } = error ?? {};
-  return new OperatorError(key === undefined || message.includes(key) ? message : `${message} (${key})`, {
+  return new OperatorError(message, {
     code: error?.code ?? 'ERR_CONTROL',
     exitCode: ExitCode.Refused,
+    ...(error?.key === undefined ? {} : { key: error.key }),
   });
 }

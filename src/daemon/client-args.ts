@@ -25,6 +25,8 @@ export interface ClientUsage {
   readonly max: number;
   /** Words that completion offers as the first argument. */
   readonly words?: readonly string[];
+  /** Completion offers what the daemon's forwards are called. */
+  readonly completesForwards?: true;
   readonly options: Readonly<Record<string, ClientOption>>;
   readonly text: string;
 }
@@ -66,6 +68,7 @@ export const CLIENT_USAGE: Readonly<Record<ClientCommandName, ClientUsage>> = {
     args: 'ID|KEY|[ADDRESS:]PORT...',
     min: 1,
     max: 1024,
+    completesForwards: true,
     text: 'Withdraws forwards by id, key or host port. Their connections go on.',
     options: {
       udp: { help: 'PORT is a UDP port.' },
@@ -78,6 +81,7 @@ export const CLIENT_USAGE: Readonly<Record<ClientCommandName, ClientUsage>> = {
     max: 0,
     text: 'Lists forwards: what listens, where it leads, and how many use it.',
     options: {
+      quiet: { help: 'Print keys only, one a line, as unpublish takes them.', short: 'q' },
       owner: { value: 'NAME', help: "Only this owner's." },
       label: { value: 'NAME[=VALUE]', help: 'Only those with this label.' },
       state: { value: 'STATE', help: 'Only those that listen, or that failed.', words: ['listening', 'failed'] },

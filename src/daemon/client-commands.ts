@@ -3,8 +3,10 @@
 
 import { ControlClient, findControl } from '../control/client.ts';
 import { ExitCode } from '../host/exit-code.ts';
+import { OperatorError } from '../host/operator-error.ts';
 import { type ClientArgs, parseClientArgs } from './client-args.ts';
 import { capture, events, status, stop } from './client-daemon.ts';
+import { failureJson, failureLines } from './client-failure.ts';
 import type { ClientCommandName } from './client-names.ts';
 import { dns, flows, leases, vms } from './client-network.ts';
 import type { ClientOutput } from './client-output.ts';
@@ -26,17 +28,42 @@ const COMMANDS: Readonly<Record<Exclude<ClientCommandName, 'openapi' | 'completi
   stop,
 };
 
-/** @returns the exit code. @throws OperatorError */
+/** @returns the exit code, once errors were told. @throws what is no OperatorError */
 export async function runClient(
   name: ClientCommandName,
   argv: readonly string[],
   env: NodeJS.ProcessEnv,
   version: string,
 ): Promise<number> {
-  const args = parseClientArgs(name, argv);
-  const { stdout } = process;
+  const { stdout, stderr } = process;
   // A reader that goes away (`isthmus flows | head`) is no error.
   stdout.on('error', () => process.exit(ExitCode.Ok));
+  let args: ClientArgs | undefined;
+  try {
+    args = parseClientArgs(name, argv);
+    return await run(name, args, env, version);
+  } catch (error) {
+    if (wantsJson(name, args, argv)) stdout.write(failureJson(error));
+    if (!(error instanceof OperatorError)) throw error;
+    await new Promise<void>((resolve) => stderr.write(failureLines(error), () => resolve()));
+    return error.exitCode;
+  }
+}
+
+/** Whether standard output is for JSON; of a command line that could not be read too. */
+function wantsJson(name: ClientCommandName, args: ClientArgs | undefined, argv: readonly string[]): boolean {
+  if (args === undefined) return argv.includes('--json');
+  // What stands there is a capture, which nothing may follow.
+  return args.options.json !== undefined && !(name === 'capture' && args.options.write?.[0] === '-');
+}
+
+async function run(
+  name: ClientCommandName,
+  args: ClientArgs,
+  env: NodeJS.ProcessEnv,
+  version: string,
+): Promise<number> {
+  const { stdout } = process;
   if (args.options.help !== undefined) {
     const { clientHelpText } = await import('./client-help.ts');
     stdout.write(clientHelpText(name));

@@ -40,7 +40,8 @@ export async function events(client: ControlClient, { options }: ClientArgs, out
   }
   stream.destroy();
   // A stream ends with the daemon.
-  return seen >= count ? ExitCode.Ok : ExitCode.Unavailable;
+  if (seen < count) throw client.lost('events');
+  return ExitCode.Ok;
 }
 
 /** The lines of a stream, until it ends or breaks off. */
@@ -73,12 +74,23 @@ export async function capture(client: ControlClient, { options }: ClientArgs, ou
   const stream = await client.stream(`/v1/capture${text === '' ? '' : `?${text}`}`);
   const file: Writable = to === '-' ? process.stdout : createWriteStream(to, { mode: 0o600 });
   // Interrupted: what has come is complete as far as it goes, and is kept.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stream.destroy());
+  let interrupted = false;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => {
+      interrupted = true;
+      stream.destroy();
+    });
+  }
   try {
-    await pipeline(stream, file);
+    // Standard output stays open, as a failure of the daemon's is none of its own.
+    await pipeline(stream, file, { end: to !== '-' });
+    // It ends with the VM that it is of, or with the daemon.
+    if (!interrupted && (options.vm === undefined || !(await answers(client)))) throw client.lost('capture');
   } catch (error) {
     const code = errnoOf(error);
-    if (code === 'EPIPE' || code === 'ERR_STREAM_PREMATURE_CLOSE' || code === 'ECONNRESET') return ExitCode.Ok;
+    if (interrupted || code === 'EPIPE') return ExitCode.Ok;
+    if (error instanceof OperatorError) throw error;
+    if (code === 'ERR_STREAM_PREMATURE_CLOSE' || code === 'ECONNRESET') throw client.lost('capture');
     throw new OperatorError(`capture: ${to} cannot be written (${code ?? String(error)})`, {
       code: 'ERR_CAPTURE_FILE',
       exitCode: ExitCode.CannotCreate,
@@ -86,6 +98,15 @@ export async function capture(client: ControlClient, { options }: ClientArgs, ou
     });
   }
   return ExitCode.Ok;
+}
+
+/** Whether the daemon is there, and to stay. */
+async function answers(client: ControlClient): Promise<boolean> {
+  try {
+    return ((await client.send('GET', '/healthz')).body as HealthAnswer).status !== 'stopping';
+  } catch {
+    return false;
+  }
 }
 
 interface Stats {

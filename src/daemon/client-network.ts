@@ -5,6 +5,7 @@ import type { ControlClient } from '../control/client.ts';
 import type { DnsInfo, FlowInfo, FlowPage, LeaseInfo, VmInfo } from '../control/resources.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { type ClientArgs, usageError } from './client-args.ts';
+import { doEach, SomeRefused } from './client-failure.ts';
 import { ageText, bytesText, type ClientOutput, type Column, table } from './client-output.ts';
 
 const WATCH_MS = 1000;
@@ -73,7 +74,16 @@ export async function flows(client: ControlClient, args: ClientArgs, out: Client
   const [verb, ...ids] = args.args;
   if (verb !== undefined) {
     if (verb !== 'kill' || ids.length === 0) throw usageError('flows: expected nothing, or kill ID...');
-    for (const id of ids) await client.ask('DELETE', `/v1/flows/${encodeURIComponent(id)}`);
+    const ended: string[] = [];
+    const refusals = await doEach(
+      ids,
+      (id) => id,
+      async (id) => {
+        await client.ask('DELETE', `/v1/flows/${encodeURIComponent(id)}`);
+        ended.push(id);
+      },
+    );
+    if (refusals.length > 0) throw new SomeRefused(refusals, { ended }, ids);
     return ExitCode.Ok;
   }
   const query = new URLSearchParams();

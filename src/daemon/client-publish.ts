@@ -11,6 +11,7 @@ import {
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import { type ClientArgs, usageError } from './client-args.ts';
+import { doEach, SomeRefused } from './client-failure.ts';
 import { bytesText, type ClientOutput, type Column, table } from './client-output.ts';
 import { forwardOf, parsePublishItem } from './publish-item.ts';
 import { GrammarError, parseDuration } from './value-grammar.ts';
@@ -31,7 +32,9 @@ export async function ports(client: ControlClient, { options }: ClientArgs, out:
   for (const name of ['owner', 'label', 'state']) for (const value of options[name] ?? []) query.set(name, value);
   const text = query.toString();
   const answer = (await client.ask('GET', `/v1/forwards${text === '' ? '' : `?${text}`}`)) as { forwards: Forward[] };
-  show(answer.forwards, options.json !== undefined, out);
+  if (options.quiet !== undefined && options.json === undefined)
+    out.stdout.write(answer.forwards.map((f) => `${f.key}\n`).join(''));
+  else show(answer.forwards, options.json !== undefined, out);
   return ExitCode.Ok;
 }
 
@@ -40,23 +43,27 @@ export async function publish(
   { args, options }: ClientArgs,
   out: ClientOutput,
 ): Promise<number> {
-  const specs = args.flatMap((text) => specsOf(text, options));
-  if (options.key !== undefined && specs.length > 1)
-    throw usageError(`--key names one forward, and these are ${specs.length}; leave it out, or publish one at a time`);
+  const asked = args.flatMap((text) => specsOf(text, options).map((spec) => ({ text, spec })));
+  if (options.key !== undefined && asked.length > 1)
+    throw usageError(`--key names one forward, and these are ${asked.length}; leave it out, or publish one at a time`);
   const path = options.replace === undefined ? '/v1/forwards' : '/v1/forwards?replace=true';
-  const lasting = specs[0]?.lease === 'connection';
-  const interrupted = lasting ? interruption() : undefined;
+  const interrupted = asked[0]?.spec.lease === 'connection' ? interruption() : undefined;
+  const json = options.json !== undefined;
   const made: Forward[] = [];
-  for (const spec of specs) {
-    try {
+  const refusals = await doEach(
+    asked,
+    ({ text }) => text,
+    async ({ spec }) => {
       made.push((await client.ask('POST', path, spec)) as Forward);
-    } catch (error) {
-      // What listens already is told, so that nobody has to guess how far it came.
-      show(made, options.json !== undefined, out);
-      throw error;
-    }
+    },
+  );
+  if (refusals.length > 0) {
+    // Those that would last as long as this command end with it now.
+    const lasting = interrupted === undefined ? made : [];
+    if (!json) show(lasting, false, out);
+    throw new SomeRefused(refusals, { forwards: lasting }, args);
   }
-  show(made, options.json !== undefined, out);
+  show(made, json, out);
   return interrupted === undefined ? ExitCode.Ok : untilEnd(client, interrupted);
 }
 
@@ -66,10 +73,22 @@ export async function unpublish(
   out: ClientOutput,
 ): Promise<number> {
   const { forwards } = (await client.ask('GET', '/v1/forwards')) as { forwards: Forward[] };
-  const found = args.map((text) => find(forwards, text, options.udp !== undefined));
   const close = options.close === undefined ? '' : '?close=true';
-  for (const { id } of found) await client.ask('DELETE', `/v1/forwards/${encodeURIComponent(id)}${close}`);
-  if (options.json !== undefined) out.stdout.write(`${JSON.stringify({ removed: found.map((f) => f.id) })}\n`);
+  const removed = new Set<string>();
+  const refusals = await doEach(
+    args,
+    (text) => text,
+    async (text) => {
+      const { id } = find(forwards, text, options.udp !== undefined);
+      // The same by two of its names.
+      if (removed.has(id)) return;
+      await client.ask('DELETE', `/v1/forwards/${encodeURIComponent(id)}${close}`);
+      removed.add(id);
+    },
+  );
+  const done = { removed: [...removed] };
+  if (refusals.length > 0) throw new SomeRefused(refusals, done, args);
+  if (options.json !== undefined) out.stdout.write(`${JSON.stringify(done)}\n`);
   return ExitCode.Ok;
 }
 
@@ -164,39 +183,38 @@ function leaseOf(text: string): ForwardLease {
   }
 }
 
-/** The forward that a text names: id, key, or `[ADDRESS:]PORT` that it listens on. */
+/** The forward that a text names: id, key, or `[ADDRESS:]PORT` that it listens on. @throws OperatorError */
 function find(forwards: readonly Forward[], text: string, udp: boolean): Forward {
   const named = forwards.find((f) => f.id === text) ?? forwards.find((f) => f.key === text);
   if (named !== undefined) return named;
   const port = /^(?:(.+):)?(\d+)(?:\/(tcp|udp))?$/.exec(text);
   const protocol = port?.[3] ?? (udp ? 'udp' : 'tcp');
-  const fits = forwards.filter(({ spec, bound }) => {
-    const { listen } = spec;
-    if (port === null || (listen.kind === 'fd' ? listen.protocol : listen.kind) !== protocol) return false;
-    const at = bound.length > 0 ? bound : 'address' in listen ? [`${listen.address}:${listen.port}`] : [];
-    return at.some((where) =>
-      port[1] === undefined ? where.endsWith(`:${port[2]}`) : where === `${port[1]}:${port[2]}`,
-    );
-  });
+  const fits = port === null ? [] : forwards.filter((f) => listensOn(f, protocol, port[1], port[2]!));
   const [only] = fits;
-  if (fits.length === 1 && only !== undefined) {
-    if (only.bound.length < 2) return only;
-    throw new OperatorError(
-      `"${text}" is one of ${only.bound.length} ports of a range; name all of it by its key, ${only.key}`,
-      {
-        code: 'ERR_FORWARD_NOT_FOUND',
-        exitCode: ExitCode.Refused,
-      },
-    );
+  if (only === undefined) {
+    const other = protocol === 'udp' ? 'tcp' : 'udp';
+    if (port === null || !forwards.some((f) => listensOn(f, other, port[1], port[2]!)))
+      throw notFound(`there is no forward "${text}"; isthmus ports lists them`);
+    const right = port[3] !== undefined ? `write /${other}` : udp ? 'leave out --udp' : 'add --udp';
+    throw notFound(`"${text}" is no ${protocol.toUpperCase()} port, but one of ${other.toUpperCase()}; ${right}`);
   }
-  const why =
-    fits.length === 0
-      ? `there is no forward "${text}"`
-      : `"${text}" is ${fits.length} forwards: ${fits.map((f) => f.key).join(', ')}`;
-  throw new OperatorError(`${why}; isthmus ports lists them`, {
-    code: 'ERR_FORWARD_NOT_FOUND',
-    exitCode: ExitCode.Refused,
-  });
+  if (fits.length > 1)
+    throw notFound(`"${text}" is ${fits.length} forwards: ${fits.map((f) => f.key).join(', ')}; name one by its key`);
+  if (only.bound.length > 1)
+    throw notFound(`"${text}" is one of ${only.bound.length} ports of a range; name all of it by its key, ${only.key}`);
+  return only;
+}
+
+/** Whether one of its ports is this. */
+function listensOn({ spec, bound }: Forward, protocol: string, address: string | undefined, port: string): boolean {
+  const { listen } = spec;
+  if ((listen.kind === 'fd' ? listen.protocol : listen.kind) !== protocol) return false;
+  const at = bound.length > 0 ? bound : 'address' in listen ? [`${listen.address}:${listen.port}`] : [];
+  return at.some((where) => (address === undefined ? where.endsWith(`:${port}`) : where === `${address}:${port}`));
+}
+
+function notFound(message: string): OperatorError {
+  return new OperatorError(message, { code: 'ERR_FORWARD_NOT_FOUND', exitCode: ExitCode.Refused });
 }
 
 /** Resolves with the exit code when this command is told to end. */
@@ -209,11 +227,13 @@ function interruption(): Promise<number> {
 /** Until this command is ended, or the daemon is: the forwards go with the connection. */
 async function untilEnd(client: ControlClient, interrupted: Promise<number>): Promise<number> {
   const events = await client.stream('/v1/events?types=daemon');
-  const gone = new Promise<number>((resolve) => {
-    events.once('close', () => resolve(ExitCode.Unavailable));
+  const gone = new Promise<undefined>((resolve) => {
+    events.once('error', () => {});
+    events.once('close', () => resolve(undefined));
     events.resume();
   });
   const code = await Promise.race([interrupted, gone]);
   client.close();
+  if (code === undefined) throw client.lost('publish');
   return code;
 }

@@ -29,6 +29,8 @@ export interface ForwardingOptions {
   readonly connector: GuestConnector;
   readonly sender: DatagramSender;
   readonly guests: GuestDirectory;
+  /** VMs that are connected now. */
+  readonly vms: () => number;
   readonly addresses: ServiceAddresses;
   /** The context of outgoing TCP flows. */
   readonly flows: HostFlowContext;
@@ -54,6 +56,7 @@ export class Forwarding {
   /** Guest-facing addresses; asked about each flow that a guest opens. */
   readonly services: GuestServices;
   readonly #listenFds: readonly NamedDescriptor[];
+  readonly #kinds: ForwardKinds;
 
   constructor(options: ForwardingOptions) {
     const { destinations, connector, sender, guests, clock, onDeadlineChanged, log } = options;
@@ -70,14 +73,18 @@ export class Forwarding {
       maxClients: options.udpMaxClients,
     });
     this.services = new GuestServices(this.flows, options.addresses);
+    this.#kinds = new ForwardKinds({
+      streams: { connector, groups: this.flows, clients, guests, stats: this.tcpStats },
+      datagrams: this.udp,
+      services: this.services,
+      descriptors: new Map(options.listenFds.map(({ name, fd }) => [name, fd])),
+    });
     this.forwards = new Forwards({
       checker: new ForwardChecker({ destinations, allowBind: options.allowBind }),
-      opener: new ForwardKinds({
-        streams: { connector, groups: this.flows, clients, guests, stats: this.tcpStats },
-        datagrams: this.udp,
-        services: this.services,
-        descriptors: new Map(options.listenFds.map(({ name, fd }) => [name, fd])),
-      }),
+      opener: this.#kinds,
+      admit: ({ target }) => {
+        if (target.kind === 'guest' && target.guest === undefined) refuseToChoose(options.vms());
+      },
       store: options.store,
       wallClock: Date.now,
       newId: () => randomBytes(6).toString('hex'),
@@ -128,8 +135,19 @@ export class Forwarding {
   /** Stops listening and resets what runs. */
   close(): void {
     this.forwards.closeAll();
+    this.#kinds.close();
     this.udp.close();
   }
+}
+
+/** A forward to the only VM would refuse all its clients: whoever asks for it now is told, instead of them. @throws ForwardError */
+function refuseToChoose(vms: number): void {
+  if (vms < 2) return;
+  throw new ForwardError(
+    'ERR_GUEST_AMBIGUOUS',
+    `${vms} VMs are connected, and no guest is named; name one by its address, MAC address or host name`,
+    { field: 'target.guest' },
+  );
 }
 
 function readyPorts({ spec, bound }: Forward): ReadyPort[] {

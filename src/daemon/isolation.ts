@@ -12,6 +12,9 @@ interface Known {
   own: boolean | undefined;
 }
 
+/** MACs that one VM is remembered by. The switch knows 64 at a time, and forgets. Those that a rule names stay. */
+const MACS_MAX = 1024;
+
 export class Isolation {
   readonly #links: readonly string[];
   readonly #all: boolean;
@@ -65,9 +68,24 @@ export class Isolation {
   onMacLearned(port: VmPort, mac: Uint8Array, off: number): void {
     const text = textOf(mac, off);
     for (const known of this.#vms.values()) {
-      if (known.port === port) known.macs.add(text);
+      if (known.port === port) this.#remember(known, text);
       else if (!known.macs.delete(text)) continue;
       this.#apply(known);
+    }
+  }
+
+  /** MACs that a VM is known by. */
+  macsOf(vmId: number): number {
+    return this.#vms.get(vmId)?.macs.size ?? 0;
+  }
+
+  #remember({ macs }: Known, text: string): void {
+    macs.add(text);
+    if (macs.size <= MACS_MAX) return;
+    for (const old of macs) {
+      if (this.#byMac.has(old)) continue;
+      macs.delete(old);
+      return;
     }
   }
 

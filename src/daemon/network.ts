@@ -46,7 +46,7 @@ import type { Health, NetworkService, ReadyInfo } from './network-api.ts';
 import { NetworkControl } from './network-control.ts';
 import { networkMetrics } from './network-metrics.ts';
 import { forwardOf } from './publish-item.ts';
-import { stateFileName } from './state-file-name.ts';
+import { foreignState, stateFileName } from './state-file-name.ts';
 import type { StatsSource } from './stats-source.ts';
 import { makeUdpSockets } from './udp-sockets.ts';
 import { formatEndpoint } from './value-grammar.ts';
@@ -147,6 +147,7 @@ class Network implements NetworkService {
       connector: { connect: (...args) => this.#stack.connect(...args) },
       sender,
       guests: { find: (guest) => this.#guests.find(guest) },
+      vms: () => this.#guests.vms,
       addresses: {
         isOwn: (address) => address.equals(gateway) || (hostAlias?.equals(address) ?? false),
         claim: ({ v4 }) => {
@@ -334,6 +335,8 @@ class Network implements NetworkService {
   async start(): Promise<ReadyInfo> {
     const { config } = { config: this.#config };
     this.#forwarding.checkDescriptors();
+    const foreign = foreignState(this.#config);
+    if (foreign !== undefined) this.#log.info({ event: 'state.foreign' }, foreign);
     this.#leaseFile?.load();
     this.#dns.start();
     const links = this.#log.child({ part: 'link' });

@@ -1,12 +1,13 @@
-// Opens forwards of every kind: which listener and which way to the target a spec asks for. It keeps nothing but the inherited descriptors
-// that have been used up.
+// Opens forwards of every kind: which listener and which way to the target a spec asks for. It keeps nothing but the inherited
+// sockets.
 
 import type { ForwardOpener, OpenForward } from './forward-opener.ts';
 import { type CheckedForward, ForwardError, type ForwardListen } from './forward-spec.ts';
 import type { GuestServices } from './guest-services.ts';
 import type { GuestStreamsOptions } from './guest-stream.ts';
-import { type HostListener, type ListenerOwner, listenFd, listenTcp, listenUnix } from './host-listener.ts';
+import { type HostListener, type ListenerOwner, listenTcp, listenUnix } from './host-listener.ts';
 import { vsockListenPath } from './hybrid-vsock.ts';
+import { InheritedSocket } from './inherited-socket.ts';
 import { StreamForward } from './stream-forward.ts';
 import { UdpForward } from './udp-forward.ts';
 import type { UdpPublisher } from './udp-publisher.ts';
@@ -22,18 +23,21 @@ export interface ForwardKindsOptions {
 
 export class ForwardKinds implements ForwardOpener {
   readonly #options: ForwardKindsOptions;
-  readonly #usedDescriptors = new Set<string>();
+  readonly #sockets: ReadonlyMap<string, InheritedSocket>;
 
   constructor(options: ForwardKindsOptions) {
     this.#options = options;
+    this.#sockets = new Map([...options.descriptors].map(([name, fd]) => [name, new InheritedSocket(name, fd)]));
   }
 
   async open(spec: CheckedForward): Promise<OpenForward> {
     const { streams, datagrams, services } = this.#options;
     const { listen } = spec;
     const protocol = listen.kind === 'fd' ? listen.protocol : listen.kind;
-    if (protocol === 'udp')
-      return this.#giveBack(listen, () => UdpForward.open(datagrams, streams.guests, spec, this.#descriptorOf(listen)));
+    if (protocol === 'udp') {
+      const inherited = listen.kind === 'fd' ? this.#inherited(listen.name) : undefined;
+      return UdpForward.open(datagrams, streams.guests, spec, inherited);
+    }
     if (listen.kind === 'guest') return services.open(spec);
     const count = 'count' in listen ? (listen.count ?? 1) : 1;
     return await new StreamForward(streams, spec).open(count, (index, owner) => this.#listen(listen, index, owner));
@@ -46,7 +50,7 @@ export class ForwardKinds implements ForwardOpener {
       case 'unix':
         return await listenUnix(listen.path, owner);
       case 'fd':
-        return await this.#giveBack(listen, () => listenFd(listen.name, this.#descriptorOf(listen)!, owner));
+        return await this.#inherited(listen.name).listen(owner);
       case 'vsock':
         return await listenUnix(vsockListenPath(listen), owner);
       default:
@@ -56,35 +60,17 @@ export class ForwardKinds implements ForwardOpener {
     }
   }
 
-  /** A descriptor that was no good is still there for another try. */
-  async #giveBack<T>(listen: ForwardListen, open: () => T | Promise<T>): Promise<T> {
-    try {
-      return await open();
-    } catch (error) {
-      if (listen.kind === 'fd' && error instanceof ForwardError && error.code === 'ERR_LISTEN_FD')
-        this.#usedDescriptors.delete(listen.name);
-      throw error;
-    }
+  /** The socket of an `fd` listener. @throws ForwardError ERR_LISTEN_FD */
+  #inherited(name: string): InheritedSocket {
+    const socket = this.#sockets.get(name);
+    if (socket !== undefined) return socket;
+    throw new ForwardError('ERR_LISTEN_FD', `listen.name is ${name}, which no --listen-fd ${name}=FD has handed in`, {
+      field: 'listen.name',
+    });
   }
 
-  /** The descriptor of an `fd` listener, which is used up by this: closing the forward closes it. */
-  #descriptorOf(listen: ForwardListen): number | undefined {
-    if (listen.kind !== 'fd') return undefined;
-    const { name } = listen;
-    const fd = this.#options.descriptors.get(name);
-    if (fd === undefined) {
-      throw new ForwardError('ERR_LISTEN_FD', `listen.name is ${name}, which no --listen-fd ${name}=FD has handed in`, {
-        field: 'listen.name',
-      });
-    }
-    if (this.#usedDescriptors.has(name)) {
-      throw new ForwardError(
-        'ERR_LISTEN_FD_USED',
-        `the descriptor of --listen-fd ${name} was closed with the forward that had it; start the daemon with it anew`,
-        { field: 'listen.name' },
-      );
-    }
-    this.#usedDescriptors.add(name);
-    return fd;
+  /** Closes the inherited sockets, which forwards leave open. */
+  close(): void {
+    for (const socket of this.#sockets.values()) socket.close();
   }
 }

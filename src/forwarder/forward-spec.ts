@@ -194,9 +194,9 @@ export type ForwardErrorCode =
   | 'ERR_BIND_NOT_ALLOWED'
   | 'ERR_ADDRESS_NOT_LOCAL'
   | 'ERR_LISTEN_FD'
-  | 'ERR_LISTEN_FD_USED'
   | 'ERR_SOCKET_PATH'
   | 'ERR_ADDRESS_TAKEN'
+  | 'ERR_GUEST_AMBIGUOUS'
   | 'ERR_FORWARD_LIMIT'
   | 'ERR_HOST_LIMIT'
   | 'ERR_STOPPING'
@@ -219,12 +219,12 @@ export const FORWARD_STATUS: Readonly<Record<ForwardErrorCode, number>> = {
   ERR_ADDRESS_NOT_LOCAL: 400,
   /** No such `--listen-fd`, or not a socket of that kind. */
   ERR_LISTEN_FD: 400,
-  /** The descriptor was closed with the forward that had it. */
-  ERR_LISTEN_FD_USED: 409,
   /** The path cannot be made. */
   ERR_SOCKET_PATH: 400,
   /** A guest-facing address that a VM has or is to have. */
   ERR_ADDRESS_TAKEN: 409,
+  /** No guest is named, and several VMs are connected. */
+  ERR_GUEST_AMBIGUOUS: 409,
   /** Too many forwards. */
   ERR_FORWARD_LIMIT: 429,
   /** Out of descriptors or memory. */

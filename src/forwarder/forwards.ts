@@ -4,7 +4,6 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { Breath } from './breath.ts';
-import type { ForwardChecker } from './forward-check.ts';
 import {
   belongs,
   ForwardEntry,
@@ -18,8 +17,8 @@ import {
   strangerIn,
   twice,
 } from './forward-entry.ts';
-import type { ForwardOpener, OpenForward } from './forward-opener.ts';
-import { type ForwardRecord, ForwardRecords, type ForwardStore } from './forward-records.ts';
+import type { OpenForward } from './forward-opener.ts';
+import { type ForwardRecord, ForwardRecords } from './forward-records.ts';
 import { ForwardSlots } from './forward-slots.ts';
 import {
   type Added,
@@ -33,23 +32,7 @@ import {
   type ForwardOrigin,
   type ForwardSpec,
 } from './forward-spec.ts';
-
-export interface ForwardsOptions {
-  readonly checker: ForwardChecker;
-  readonly opener: ForwardOpener;
-  /** Undefined: nothing outlives the process. */
-  readonly store?: ForwardStore | undefined;
-  /** Milliseconds since 1970. */
-  readonly wallClock: () => number;
-  /** A new id, unlike any before it. */
-  readonly newId: () => string;
-  /** Most forwards at once; 16,384 if not given. */
-  readonly max?: number;
-  /** Pause before what failed is tried again; 5,000 ms if not given. */
-  readonly retryMs?: number;
-  /** One line about something that went wrong and concerns no caller. */
-  readonly report: (message: string) => void;
-}
+import type { ForwardsOptions } from './forwards-options.ts';
 
 /** Longest time that a timer can be set for. */
 const LONGEST_TIMER_MS = 0x7fff_ffff;
@@ -201,9 +184,11 @@ export class Forwards {
     }
     const spec = this.#keyed(checked);
     const old = this.#byKey.get(spec.key);
-    if (old === undefined)
-      return { forward: (await this.#make(spec, options.origin ?? 'api', holder)).view(), created: true };
-    if (sameForward(old.spec, spec) && old.holder === holder) return { forward: old.view(), created: false };
+    if (old !== undefined && sameForward(old.spec, spec) && old.holder === holder)
+      return { forward: old.view(), created: false };
+    const { origin = 'api' } = options;
+    if (origin === 'api') this.#options.admit?.(spec);
+    if (old === undefined) return { forward: (await this.#make(spec, origin, holder)).view(), created: true };
     if (options.replace !== true) {
       throw keyTaken(spec, old, 'give this one another key, replace that one, or remove it');
     }

@@ -1,4 +1,4 @@
-// Listening stream sockets of the host: TCP ports, unix sockets, inherited ones. Bound exactly as asked; what goes wrong becomes a
+// Listening stream sockets of the host: TCP ports and unix sockets. Bound exactly as asked; what goes wrong becomes a
 // ForwardError that says what would be right. Whoever is accepted is the caller's.
 
 import { readFileSync } from 'node:fs';
@@ -33,13 +33,14 @@ export function formatAddress(address: string, port: number): string {
 }
 
 /** Clients are the owner's from now on. Accepting may fail later: the listener lives on, the client is refused by the kernel or waits. */
-function serve(server: net.Server, owner: ListenerOwner, isPipe: boolean): void {
+export function serve(server: net.Server, owner: ListenerOwner, isPipe: boolean): void {
   acceptStreams(server, (arrival) => owner.onClient(arrival, isPipe));
   server.on('error', () => owner.onAcceptFailed());
   server.on('drop', () => owner.onAcceptFailed());
 }
 
-function listening(server: net.Server, options: net.ListenOptions | { readonly fd: number }): Promise<void> {
+/** @throws the system's error */
+export function listening(server: net.Server, options: net.ListenOptions | { readonly fd: number }): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     // The type package knows a descriptor only as "any handle".
@@ -87,25 +88,6 @@ export async function listenUnix(path: string, owner: ListenerOwner): Promise<Ho
       server.close();
     },
   };
-}
-
-/** A stream socket that was handed in, bound already. @throws ForwardError ERR_LISTEN_FD */
-export async function listenFd(name: string, fd: number, owner: ListenerOwner): Promise<HostListener> {
-  const server = net.createServer(ACCEPT_OPTIONS);
-  try {
-    await listening(server, { fd });
-  } catch (error) {
-    const why =
-      errnoOf(error) === 'EINVAL' ? 'is not a bound stream socket' : `cannot be listened on (${errnoOf(error)})`;
-    throw new ForwardError('ERR_LISTEN_FD', `the descriptor ${fd} of --listen-fd ${name} ${why}; hand in a bound one`, {
-      field: 'listen.name',
-      cause: error,
-    });
-  }
-  const at = server.address();
-  serve(server, owner, at === null || typeof at === 'string');
-  const bound = at === null || typeof at === 'string' ? (at ?? `fd:${name}`) : formatAddress(at.address, at.port);
-  return { bound, close: () => void server.close() };
 }
 
 /** Why an address cannot be bound, and what would be right. */

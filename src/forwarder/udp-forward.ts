@@ -2,28 +2,32 @@
 
 import { IpAddress, parseAddress } from '../ip/address.ts';
 import type { OpenForward } from './forward-opener.ts';
-import { type CheckedForward, type ForwardCounters, ForwardError, type GuestTarget } from './forward-spec.ts';
+import type { CheckedForward, ForwardCounters, GuestTarget } from './forward-spec.ts';
 import type { GuestDirectory } from './guest-stream.ts';
 import { bindError, formatAddress } from './host-listener.ts';
+import type { InheritedSocket } from './inherited-socket.ts';
 import type { PublishedUdp, UdpPublisher } from './udp-publisher.ts';
 
 export class UdpForward implements OpenForward {
   readonly #guests: GuestDirectory;
+  readonly #inherited: boolean;
   readonly #ports: PublishedUdp[] = [];
   #bound: readonly string[] = [];
 
-  private constructor(guests: GuestDirectory) {
+  private constructor(guests: GuestDirectory, inherited: boolean) {
     this.#guests = guests;
+    this.#inherited = inherited;
   }
 
-  /** @param fd the inherited socket of an `fd` listener. @throws ForwardError; then nothing is left open. */
+  /** @param inherited the socket of an `fd` listener. @throws ForwardError; then nothing is left open. */
   static open(
     publisher: UdpPublisher,
     guests: GuestDirectory,
     spec: CheckedForward,
-    fd: number | undefined,
+    inherited: InheritedSocket | undefined,
   ): UdpForward {
-    const forward = new UdpForward(guests);
+    inherited?.checkUdp();
+    const forward = new UdpForward(guests, inherited !== undefined);
     const { listen } = spec;
     const host = listen.kind === 'udp' ? parseAddress(listen.address)! : IpAddress.v4(0);
     const first = listen.kind === 'udp' ? listen.port : 0;
@@ -31,20 +35,20 @@ export class UdpForward implements OpenForward {
     const v6Only = listen.kind === 'udp' ? (listen.v6Only ?? true) : true;
     for (let i = 0; i < count; i++) {
       const { guestOf, guestPort } = forward.#way(spec, i);
-      const port = publisher.publish(host, first + i, guestOf, guestPort, { mode: spec.client, v6Only, fd });
+      const options = { mode: spec.client, v6Only, fd: inherited?.fd };
+      const port = inherited?.udp ?? publisher.publish(host, first + i, guestOf, guestPort, options);
       if (typeof port === 'string') {
         forward.close();
-        if (fd === undefined) throw bindError('udp', host.toString(), first + i, port);
-        throw new ForwardError(
-          'ERR_LISTEN_FD',
-          `the descriptor ${fd} of --listen-fd ${listen.kind === 'fd' ? listen.name : ''} is not a bound UDP socket; hand in one`,
-          { field: 'listen.name' },
-        );
+        throw inherited?.wrongKind('a bound UDP socket') ?? bindError('udp', host.toString(), first + i, port);
+      }
+      if (inherited !== undefined) {
+        inherited.udp = port;
+        port.restart(guestOf, guestPort, spec.client);
       }
       forward.#ports.push(port);
     }
     forward.#bound = forward.#ports.map((port) =>
-      formatAddress(fd === undefined ? host.toString() : port.socket.address, port.hostPort),
+      formatAddress(inherited === undefined ? host.toString() : port.socket.address, port.hostPort),
     );
     return forward;
   }
@@ -71,7 +75,10 @@ export class UdpForward implements OpenForward {
 
   /** Its clients are gone with the socket: without it no answer could reach them. */
   close(): void {
-    for (const port of this.#ports) port.close();
+    for (const port of this.#ports.splice(0)) {
+      if (this.#inherited) port.park();
+      else port.close();
+    }
   }
 
   reset(): void {

@@ -98,6 +98,17 @@ export class PublishedUdp implements UdpSocketOwner {
     this.#publisher.unpublish(this);
   }
 
+  /** Its clients are gone, and new ones come to nobody; the socket stays open. */
+  park(): void {
+    this.#publisher.forgetClients(this);
+    this.guestOf = () => undefined;
+  }
+
+  /** Leads clients on, for another forward, and counts anew. */
+  restart(guestOf: () => IpAddress | undefined, guestPort: number, mode: ClientMode): void {
+    Object.assign(this, { guestOf, guestPort, mode, clientsOpened: 0, refused: 0, bytesToGuest: 0, bytesToHost: 0 });
+  }
+
   onMessage(_socket: UdpSocket, buf: Uint8Array, off: number, len: number, address: string, port: number): void {
     this.#publisher.onClientDatagram(this, buf, off, len, address, port);
   }
@@ -168,6 +179,11 @@ export class UdpPublisher implements DatagramClaimer {
   unpublish(listener: PublishedUdp): void {
     if (!this.#listeners.delete(listener)) return;
     listener.socket.close();
+    this.forgetClients(listener);
+  }
+
+  /** All clients of one port. */
+  forgetClients(listener: PublishedUdp): void {
     for (const ports of [...listener.clients.values()]) for (const c of [...ports.values()]) this.#clients.remove(c);
   }
 

@@ -8,6 +8,8 @@ export interface OperatorErrorOptions {
   readonly code: string;
   /** Exit code of the process when this ends its start, as in sysexits.h. */
   readonly exitCode: number;
+  /** What is to blame by name, as a daemon's refusal has it: a field's path, or a forward's key. */
+  readonly key?: string;
   readonly cause?: unknown;
 }
 
@@ -16,11 +18,13 @@ export class OperatorError extends Error {
   override readonly name = 'OperatorError';
   readonly code: string;
   readonly exitCode: number;
+  readonly key: string | undefined;
 
   constructor(message: string, options: OperatorErrorOptions) {
     super(oneLine(message), options.cause === undefined ? undefined : { cause: options.cause });
     this.code = options.code;
     this.exitCode = options.exitCode;
+    this.key = options.key;
   }
 }
 

@@ -17,6 +17,8 @@ export const SOCKET_PATH_MAX_BYTES: number = process.platform === 'linux' ? 107 
 /** How long a listener may take to answer the probe; longer means that somebody holds the socket but is busy. */
 const PROBE_TIMEOUT_MS = 1000;
 const NAME_TRIES = 16;
+/** Connections that may wait to be accepted: the kernel takes its own limit (net.core.somaxconn), where Node.js by itself would ask for 511. */
+const BACKLOG = 65_535;
 const TEMPORARY_NAME_LENGTH = 12;
 const NAME_ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789';
 
@@ -167,7 +169,7 @@ function listenPrivately(server: Server, path: string): Promise<void> {
     // `listen` binds before it returns, so the umask covers exactly the creation of the file.
     const umask = process.umask(0o177);
     try {
-      server.listen({ path }, () => {
+      server.listen({ path, backlog: BACKLOG }, () => {
         server.off('error', onError);
         resolve();
       });

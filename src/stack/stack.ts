@@ -256,6 +256,7 @@ export class Stack
     if (drop !== Drop.None) return drop;
     // Nobody speaks with the gateway's own MAC.
     if (frame.isFrom(this.config.mac, 0)) return Drop.EthBadSource;
+    if (port.isolated && this.#isOfOthers(port, now)) return Drop.EthIsolated;
     // A MAC that the handshake gave to this very VM is its own, also while another connection of it talks.
     const own = port.info.mac !== undefined && frame.isFrom(port.info.mac, 0);
     const learned = this.macTable.learn(frame.srcHi, frame.srcLo, port.id, now, own);
@@ -277,6 +278,12 @@ export class Stack
     const target = this.macTable.lookup(frame.dstHi, frame.dstLo, now);
     const other = target === 0 || target === port.id ? undefined : this.ports.get(target);
     return other === undefined ? Drop.EthUnknownDestination : this.#forward(port, other, buf, off, len);
+  }
+
+  /** Whether the frame's source is a MAC of a VM that is not isolated: one that is cannot cut it off by speaking with it while it is silent. */
+  #isOfOthers(port: VmPort, now: Millis): boolean {
+    const holder = this.macTable.lookup(this.#frame.srcHi, this.#frame.srcLo, now);
+    return holder !== 0 && holder !== port.id && this.ports.get(holder)?.isolated === false;
   }
 
   /** An ARP message whose sender says that it has an address of ours. */
@@ -396,6 +403,10 @@ export class Stack
 
   #learn(port: VmPort, ip: number, mac: Uint8Array, macOff: number, now: Millis): boolean {
     const own = port.info.mac !== undefined && equalMac(mac, macOff, port.info.mac, 0);
+    // Nor may an isolated VM draw what is for another's address. One that is not there any more is found out by the lookup.
+    const holder = port.isolated ? this.neighbours.lookup(ip, now) : undefined;
+    if (holder !== undefined && holder.portId !== port.id && this.ports.get(holder.portId)?.isolated === false)
+      return false;
     if (!this.neighbours.learn(ip, mac, macOff, port.id, now, own)) return false;
     port.note(ip, mac, macOff, now);
     return true;

@@ -99,6 +99,9 @@ t.test('events: VM, lease, forward and DNS, with ids; a client that comes back m
     ['vm.up', 'forward.up', 'vm.down'],
   );
   t.equal((await rig.ask('GET', '/v1/events?types=VM')).status, 400);
+  t.match((await rig.ask('GET', '/v1/events?types=vm,forward.fialed')).json.error, {
+    message: /expected types out of vm\.up/,
+  });
 });
 
 t.test('events: a limit that is reached is told, and that the daemon ends', async (t) => {

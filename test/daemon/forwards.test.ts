@@ -300,8 +300,30 @@ t.test('an inherited socket stands for a port that needs a privilege', async (t)
   await t.rejects(child.add(fdSpec('none')), { code: 'ERR_LISTEN_FD', message: /no --listen-fd none=FD/ });
   await t.rejects(child.add({ ...fdSpec('dns'), key: 'other' }), { code: 'ERR_PORT_IN_USE' });
   await child.call('remove', forward!.id);
-  await t.rejects(read(port), { code: 'ECONNREFUSED' }, 'the listener is gone with its forward');
-  await t.rejects(child.add(fdSpec('web')), { code: 'ERR_LISTEN_FD_USED' });
+  await t.rejects(read(port), { code: 'ECONNRESET' }, 'no forward has it: clients are turned away');
+  const again = await child.add(fdSpec('web'));
+  t.match(again, { key: 'k-web', bound: [`127.0.0.1:${port}`], counters: { connections: 0 } });
+  t.equal(await read(port), 'seen as 192.168.65.254', 'the descriptor is still there for another');
+  await child.call('remove', again.id);
+  await t.rejects(
+    child.add({ ...fdSpec('web'), listen: { kind: 'fd', name: 'web', protocol: 'udp' } }),
+    { code: 'ERR_LISTEN_FD', message: /is not a bound UDP socket/ },
+    'as what it is',
+  );
+  await child.call('remove', datagrams!.id);
+  const late = createSocket('udp4');
+  late.send('lost', udpPort, '127.0.0.1');
+  const dns: ForwardSpec = {
+    listen: { kind: 'fd', name: 'dns', protocol: 'udp' },
+    target: { kind: 'guest', port: 53 },
+  };
+  await t.rejects(child.add({ ...dns, listen: { ...dns.listen, protocol: 'tcp' } as never }), {
+    code: 'ERR_LISTEN_FD',
+  });
+  t.match(await child.add(dns), { bound: [`127.0.0.1:${udpPort}`], counters: { connections: 0 } });
+  late.send('found', udpPort, '127.0.0.1');
+  t.equal(String((await once(late, 'message'))[0]), 're: found', 'a UDP one too, and what came meanwhile is nobody’s');
+  late.close();
 
   const file = openSync(PROGRAM, 'r');
   t.teardown(() => closeSync(file));

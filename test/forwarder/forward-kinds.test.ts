@@ -56,6 +56,7 @@ t.test('a unix socket to a port of a guest: private, both ways, half-close, and 
 
 t.test('a port to a guest: named by address, MAC, host name, or the only one', async (t) => {
   const rig = await Rig.start(t);
+  const only = await add(rig, { listen: loopback(0), target: { kind: 'guest', port: 80 } });
   const [a, b] = [await rig.guest({ hostName: 'alpha' }), await rig.guest({ hostName: 'beta' })];
   for (const guest of [a, b]) guest.listen(80, (socket) => socket.end(guest.address));
   for (const [named, guest] of [
@@ -67,7 +68,6 @@ t.test('a port to a guest: named by address, MAC, host name, or the only one', a
     const forward = await add(rig, { listen: loopback(0), target: { kind: 'guest', guest: named, port: 80 } });
     t.equal(String(await exchange(at(forward), '')), guest.address, named);
   }
-  const only = await add(rig, { listen: loopback(0), target: { kind: 'guest', port: 80 } });
   t.equal(await codeOf(exchange(at(only), '')), 'ECONNRESET', 'of two there is no only one');
   const nobody = await add(rig, { listen: loopback(0), target: { kind: 'guest', guest: 'gamma', port: 80 } });
   t.equal(await codeOf(exchange(at(nobody), '')), 'ECONNRESET', 'nobody has that name yet');

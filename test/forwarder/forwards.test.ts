@@ -12,7 +12,8 @@ import {
   type ForwardEvent,
   type ForwardSpec,
 } from '../../src/forwarder/forward-spec.ts';
-import { Forwards, type ForwardsOptions } from '../../src/forwarder/forwards.ts';
+import { Forwards } from '../../src/forwarder/forwards.ts';
+import type { ForwardsOptions } from '../../src/forwarder/forwards-options.ts';
 import { StateTable } from '../../src/host/state-store.ts';
 import { destinations } from './udp-rig.ts';
 

@@ -232,3 +232,69 @@ t.test('isolation of all, and of one link', async (t) => {
   isolation.onVmGone(ports[1]!);
   t.equal(isolation.isIsolated(2), undefined);
 });
+
+t.test('isolation holds against a VM that goes by way of the gateway, or speaks with other MACs', async (t) => {
+  const { rig, a, b, c } = await isolated(t, ['--isolate', mac(1), '--publish', `127.0.0.1:0:[${mac(2)}]:80`]);
+  t.ok(await reaches(b, c));
+  const heard = { frames: 0 };
+  const spy = await rig.guest({
+    mac: mac(4),
+    onFrame: (frame) => {
+      if (frame.toString('hex', 6, 12).startsWith('5254000001')) heard.frames++;
+    },
+  });
+  // A network of its own size: all others' addresses are the gateway's to lead to.
+  a.configure({ address: '192.168.65.2', prefix: 30, router: GATEWAY });
+  t.ok((await a.ping(GATEWAY)).intact, 'as it should');
+  t.equal(await codeOf(a.connect(b.address!, 80)), 'EHOSTUNREACH', 'the gateway leads from VM to VM for nobody');
+  const udp = a.udp();
+  const served = b.udp(53);
+  let asked = 0;
+  served.onMessage = () => asked++;
+  for (let i = 0; i < 5; i++) udp.send(Buffer.from('x'), b.address!, 53);
+  t.notOk(await reaches(a, b), 'nor a ping');
+  t.equal(asked, 0);
+  heard.frames = 0;
+  const before = rig.drops('EthIsolated');
+  for (let i = 0; i < 20; i++) {
+    // As somebody else, to a group, and as one that is not isolated and has been silent for a while.
+    a.sendFrame(ethernet(spy.mac, mac(20 + i), 60));
+    a.sendFrame(ethernet('ff:ff:ff:ff:ff:ff', mac(20 + i), 60));
+    a.sendFrame(ethernet(spy.mac, c.mac, 60));
+  }
+  await rig.until(() => rig.drops('EthIsolated') >= before + 60, 'dropped');
+  t.ok((await spy.ping(GATEWAY)).intact);
+  t.equal(heard.frames, 0);
+  t.ok(await reaches(b, c), 'and nobody else is the worse for it');
+
+  const wrong = rig.drops('Ip4WrongGuest');
+  a.configure({ address: b.address!, prefix: 24, router: GATEWAY });
+  t.equal(
+    await codeOf(a.ping(GATEWAY, { timeoutMs: 300 })),
+    'ETIMEDOUT',
+    'with the address of another it is not heard',
+  );
+  t.ok(rig.drops('Ip4WrongGuest') > wrong, 'counted');
+  t.equal(await read(Number(rig.publish[0]!.host.split(':')[1])), b.address, 'whose published port still leads to it');
+  a.configure({ address: '192.168.65.2', prefix: 24, router: GATEWAY });
+  t.ok((await a.ping(GATEWAY)).intact, 'with its own it is');
+});
+
+t.test(
+  'a VM that speaks with ever new MACs is remembered by a bounded number of them, and by those that matter',
+  (t) => {
+    const isolation = new Isolation([{ kind: 'mac', text: '02:00:00:00:00:00' }]);
+    const port = { id: 1, info: { name: 'qemu:/a#1' }, isolated: false } as unknown as VmPort;
+    isolation.onVmConnected(port);
+    const bytes = (n: number): Uint8Array => Uint8Array.of(2, 0, n >>> 24, n >>> 16, n >>> 8, n);
+    for (let n = 0; n < 5000; n++) isolation.onMacLearned(port, bytes(n), 0);
+    t.equal(port.isolated, true, 'the one that a rule names is not forgotten');
+    t.ok(isolation.macsOf(1) <= 1024, `${isolation.macsOf(1)} MACs`);
+    t.equal(isolation.macsOf(2), 0);
+    isolation.setIsolated('02:00:00:00:00:00', false);
+    t.equal(port.isolated, false);
+    isolation.setIsolated('02:00:00:00:13:87', true);
+    t.equal(port.isolated, true, 'nor the last');
+    t.end();
+  },
+);

@@ -4,6 +4,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -193,3 +194,34 @@ t.test('an OperatorError stays one line, whatever it quotes', (t) => {
   t.equal(error.message, 'a\\x0ab\\x07');
   t.end();
 });
+
+const somaxconn = ((): number => {
+  try {
+    return Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'));
+  } catch {
+    return 0;
+  }
+})();
+t.test(
+  'a storm: as many may wait to be accepted as the kernel lets wait',
+  { skip: somaxconn < 1024 ? 'needs a system that lets 1,024 wait' : false },
+  async (t) => {
+    const server = serverFor(t);
+    const path = join(tempDir(t), 's.sock');
+    const file = await listenOnSocketFile(server, path, 'control');
+    t.teardown(() => file.release());
+    // Connecting to a unix socket is done, or refused with EAGAIN, before `connect` returns; nobody is accepted in between.
+    const sockets = Array.from({ length: 900 }, () => connect({ path }));
+    const outcomes = await Promise.all(
+      sockets.map(
+        (socket) =>
+          new Promise<string>((resolve) => {
+            socket.once('connect', () => resolve('connected'));
+            socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? ''));
+          }),
+      ),
+    );
+    for (const socket of sockets) socket.destroy();
+    t.same([...new Set(outcomes)], ['connected']);
+  },
+);
