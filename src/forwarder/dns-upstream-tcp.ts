@@ -77,6 +77,7 @@ export class TcpUpstream {
 
   nextDeadline(): Millis {
     let next = NEVER;
+    if (this.#channels.size === 0) return next;
     for (const c of this.#channels) if (c.pending.size === 0) next = Math.min(next, c.idleSince + IDLE_MS);
     return next;
   }
