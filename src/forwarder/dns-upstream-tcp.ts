@@ -111,7 +111,7 @@ export class TcpUpstream {
       if (!c.worn && (best === undefined || c.pending.size < best.pending.size)) best = c;
     }
     const wanted = best === undefined || fresh || best.pending.size >= CROWD;
-    if (wanted && count < PER_SERVER_MAX && this.#makeRoom()) return this.#open(server, now);
+    if (wanted && count < PER_SERVER_MAX && (this.#makeRoom() || count === 0)) return this.#open(server, now);
     return best;
   }
 
