@@ -259,6 +259,12 @@ export const ROWS: readonly BenchRow[] = [
     measure: rate('dns', { width: WIDTH, dns: true }),
   },
   {
+    name: 'dnscached',
+    help: `DNS questions for the same 64 names, ${WIDTH} under way`,
+    main: 'perSecond',
+    measure: rate('dnscached', { width: WIDTH, dns: true }),
+  },
+  {
     name: 'pubrr',
     help: 'rr through a published port',
     main: 'perSecond',

@@ -6,6 +6,7 @@
 //   probe crr   ADDR PORT SECONDS N  N at a time: connect, one request and answer, close
 //   probe udprr ADDR PORT SECONDS N  datagrams, N under way
 //   probe dns   ADDR PORT SECONDS N  DNS questions for names never asked before, N under way
+//   probe dnscached ADDR PORT SECONDS N  DNS questions for the same few names again and again, N under way
 //   probe hold  ADDR PORT N          opens N connections, says so, waits for a line on standard input, asks on each again
 //
 // Servers print "ready"; clients end with one line of JSON. Build: cc -O2 -o probe probe.c
@@ -30,6 +31,10 @@ enum {
   EVENTS = 256,
   DNS_HEADER_BYTES = 12,
   DNS_LARGEST = 512,
+  // Messages for one system call where there are so many.
+  BATCH = 32,
+  // Names that are asked for again and again.
+  KNOWN_NAMES = 64,
   IDS = 65536,
   // An answer that takes longer is lost; the window is filled anew.
   LOST_MS = 200,
@@ -168,17 +173,45 @@ static size_t answer(uint8_t *message, size_t length) {
   return at + sizeof record;
 }
 
+// Room for `BATCH` messages, each with its sender.
+struct letters {
+  uint8_t data[BATCH][DNS_LARGEST];
+  struct sockaddr_in from[BATCH];
+  struct iovec pieces[BATCH];
+  struct mmsghdr heads[BATCH];
+};
+
+static void empty(struct letters *all, bool named) {
+  memset(all->heads, 0, sizeof all->heads);
+  for (int i = 0; i < BATCH; i++) {
+    all->pieces[i] = (struct iovec){all->data[i], DNS_LARGEST};
+    all->heads[i].msg_hdr.msg_iov = &all->pieces[i];
+    all->heads[i].msg_hdr.msg_iovlen = 1;
+    if (!named) continue;
+    all->heads[i].msg_hdr.msg_name = &all->from[i];
+    all->heads[i].msg_hdr.msg_namelen = sizeof all->from[i];
+  }
+}
+
 static void name_server(void) {
+  static struct letters all;
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   if (bind(fd, (void *)&peer, sizeof peer) < 0) fail("bind");
   say_ready();
   for (;;) {
-    uint8_t message[DNS_LARGEST];
-    struct sockaddr_in from;
-    socklen_t size = sizeof from;
-    ssize_t got = recvfrom(fd, message, sizeof message, 0, (void *)&from, &size);
-    size_t length = got < DNS_HEADER_BYTES ? 0 : answer(message, (size_t)got);
-    if (length > 0) sendto(fd, message, length, 0, (void *)&from, size);
+    empty(&all, true);
+    int got = recvmmsg(fd, all.heads, BATCH, MSG_WAITFORONE, NULL), good = 0;
+    for (int i = 0; i < got; i++) {
+      size_t length = all.heads[i].msg_len < DNS_HEADER_BYTES ? 0 : answer(all.data[i], all.heads[i].msg_len);
+      if (length == 0) continue;
+      all.pieces[i].iov_len = length;
+      all.heads[good++] = all.heads[i];
+    }
+    for (int at = 0; at < good;) {
+      int sent = sendmmsg(fd, all.heads + at, (unsigned)(good - at), 0);
+      // One that cannot be sent is lost, as a datagram may be.
+      at += sent > 0 ? sent : 1;
+    }
   }
 }
 
@@ -256,16 +289,19 @@ static void crr(double seconds, size_t width) {
 
 static double sent_at[IDS];
 
+// What datagrams hold.
+enum kind { ECHO, NEW_NAMES, OLD_NAMES };
+
 // A datagram with its number in the first two bytes, where DNS has it too. @returns its length
-static size_t compose(uint8_t *message, bool dns, uint32_t number) {
+static size_t compose(uint8_t *message, enum kind kind, uint32_t number) {
   memset(message, 0, MESSAGE_BYTES);
   message[0] = (uint8_t)(number >> 8);
   message[1] = (uint8_t)number;
-  if (!dns) return MESSAGE_BYTES;
+  if (kind == ECHO) return MESSAGE_BYTES;
   message[2] = 1;  // recursion desired
   message[5] = 1;  // one question
   char label[24];
-  int length = snprintf(label, sizeof label, "n%x-%x", (unsigned)getpid(), number);
+  int length = snprintf(label, sizeof label, "n%x-%x", (unsigned)getpid(), kind == OLD_NAMES ? number % KNOWN_NAMES : number);
   uint8_t *at = message + DNS_HEADER_BYTES;
   *at++ = (uint8_t)length;
   memcpy(at, label, (size_t)length);
@@ -276,33 +312,42 @@ static size_t compose(uint8_t *message, bool dns, uint32_t number) {
   return (size_t)(at - message) + sizeof rest;
 }
 
-static void datagrams(double seconds, bool dns, uint32_t width) {
+// An answer has come. @returns true if it stands for a question that was still open
+static bool came(const uint8_t *message, size_t length, bool dns, double t) {
+  if (length < 2) return false;
+  double *at = &sent_at[message[0] << 8 | message[1]];
+  if (*at == 0) return false;
+  // Of DNS only an answer without error counts, with an address.
+  if (!dns || (length > DNS_HEADER_BYTES && (message[3] & 15) == 0 && message[7] > 0)) sample(t - *at);
+  *at = 0;
+  return true;
+}
+
+// @param batch messages for one system call at most
+static void datagrams(double seconds, enum kind kind, uint32_t width, uint32_t batch) {
+  static struct letters out, in;
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   struct timeval patience = {.tv_usec = LOST_MS * 1000};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   if (connect(fd, (void *)&peer, sizeof peer) < 0) fail("connect");
   uint32_t sent = 0, wanted = width;
   double start = now(), t = start;
+  empty(&out, false);
+  empty(&in, false);
   while (t - start < seconds) {
-    uint8_t message[DNS_LARGEST];
-    for (; wanted > 0; wanted--) {
-      size_t length = compose(message, dns, sent);
-      sent_at[sent++ % IDS] = t;
-      send(fd, message, length, 0);
+    while (wanted > 0) {
+      uint32_t count = wanted < batch ? wanted : batch;
+      for (uint32_t i = 0; i < count; i++) {
+        out.pieces[i].iov_len = compose(out.data[i], kind, sent);
+        sent_at[sent++ % IDS] = t;
+      }
+      if (sendmmsg(fd, out.heads, count, 0) < 0 && errno != ECONNREFUSED && errno != ENOBUFS) fail("sendmmsg");
+      wanted -= count;
     }
-    ssize_t got = recv(fd, message, sizeof message, 0);
+    int got = recvmmsg(fd, in.heads, batch, MSG_WAITFORONE, NULL);
     t = now();
-    if (got < 0) {
-      wanted = width;
-      continue;
-    }
-    double *at = &sent_at[message[0] << 8 | message[1]];
-    // Of DNS only an answer without error counts, with an address.
-    bool good = !dns || (got > DNS_HEADER_BYTES && (message[3] & 15) == 0 && message[7] > 0);
-    if (*at == 0) continue;
-    if (good) sample(t - *at);
-    *at = 0;
-    wanted = 1;
+    if (got < 0) wanted = width;
+    for (int i = 0; i < got; i++) wanted += came(in.data[i], in.heads[i].msg_len, kind != ECHO, t);
   }
   // What is still on its way at the end is not lost.
   long lost = (long)sent - (long)sample_count - (long)width;
@@ -349,11 +394,12 @@ int main(int argc, char **argv) {
   else if (strcmp(mode, "name-server") == 0) name_server();
   else if (strcmp(mode, "rr") == 0 && third > 0 && width > 0 && width <= MESSAGE_BYTES) rr(third, width);
   else if (strcmp(mode, "crr") == 0 && third > 0 && width > 0) crr(third, (size_t)width);
-  else if (strcmp(mode, "udprr") == 0 && third > 0 && width > 0) datagrams(third, false, (uint32_t)width);
-  else if (strcmp(mode, "dns") == 0 && third > 0 && width > 0) datagrams(third, true, (uint32_t)width);
+  else if (strcmp(mode, "udprr") == 0 && third > 0 && width > 0) datagrams(third, ECHO, (uint32_t)width, 1);
+  else if (strcmp(mode, "dns") == 0 && third > 0 && width > 0) datagrams(third, NEW_NAMES, (uint32_t)width, BATCH);
+  else if (strcmp(mode, "dnscached") == 0 && third > 0 && width > 0) datagrams(third, OLD_NAMES, (uint32_t)width, BATCH);
   else if (strcmp(mode, "hold") == 0 && third >= 1) hold((size_t)third);
   else {
-    fprintf(stderr, "usage: probe serve|name-server|rr|crr|udprr|dns|hold ADDR PORT [SECONDS|N] [N]\n");
+    fprintf(stderr, "usage: probe serve|name-server|rr|crr|udprr|dns|dnscached|hold ADDR PORT [SECONDS|N] [N]\n");
     return 64;
   }
   return 0;

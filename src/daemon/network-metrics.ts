@@ -1,6 +1,7 @@
 // The network's counters as metrics: names, help and where each is read. It counts nothing itself.
 
 import { DROP_NAMES } from '../base/drop.ts';
+import type { DnsService } from '../forwarder/dns-service.ts';
 import type { HostFlowStats } from '../forwarder/host-flow.ts';
 import type { LinkCounters } from '../link/link-counters.ts';
 import type { Stack } from '../stack/stack.ts';
@@ -14,7 +15,7 @@ export interface MetricsInput {
   readonly tcpPublished: object;
   readonly udpPublisher: { readonly size: number; readonly stats: object };
   readonly forwards: { readonly size: number; readonly listening: number };
-  readonly dns: { readonly stats: object; readonly sessions: number };
+  readonly dns: Pick<DnsService, 'stats' | 'sessions' | 'responder' | 'upstream'>;
   readonly dhcp: { readonly stats: object };
   readonly ntp: { readonly stats: object };
   /** Counters of all links, gone ones included. */
@@ -58,6 +59,7 @@ function gauge(name: string, help: string, read: () => number): StatsMetric {
 export function networkMetrics(input: MetricsInput): StatsSource {
   const { stack } = input;
   const { slab } = stack;
+  const { responder, upstream } = input.dns;
   return {
     metrics: [
       gauge('vms', 'VMs connected now.', () => stack.ports.size),
@@ -70,6 +72,9 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       gauge('forwards', 'Forwards in the table.', () => input.forwards.size),
       gauge('forwards_listening', 'Ports and sockets that forwards listen on now.', () => input.forwards.listening),
       gauge('dns_sessions', 'DNS connections of guests now.', () => input.dns.sessions),
+      gauge('dns_in_flight', 'DNS questions that wait for an answer from upstream.', () => responder.resolver.inFlight),
+      gauge('dns_cache_bytes', 'Bytes of cached DNS answers.', () => responder.cache.bytes),
+      gauge('dns_upstream_sockets', 'Host sockets to DNS servers.', () => upstream.udpSockets + upstream.tcpSockets),
       gauge('leases', 'DHCP leases known.', input.leases),
       gauge('neighbours', 'Guest addresses known.', () => stack.neighbours.size),
       gauge('timers', 'Connections with a deadline.', () => stack.tcp.deadlines.size),

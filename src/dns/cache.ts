@@ -15,35 +15,60 @@ export const TTL_CAP_SEC = 86_400;
 /** RFC 2308 5: one to three hours is sensible for negative answers. */
 export const NEGATIVE_TTL_CAP_SEC = 3600;
 
-/** One cached response. */
+/** Entries that went and wait to be used again, and how large their memory may be. */
+const SPARE_MAX = 64;
+const SPARE_BYTES = 1024;
+/** Memory for a message, and for offsets of TTLs, comes in such steps, so that it fits again. */
+const MESSAGE_STEP_BYTES = 64;
+const TTL_STEP = 4;
+
+function stepped(value: number, step: number): number {
+  return Math.ceil(value / step) * step;
+}
+
+/** One cached response. Entries are used again: with a full cache and new names all the time, made anew they would keep the collector busy. */
 export class CacheEntry implements Keyed<CacheEntry> {
-  readonly hash: number;
+  hash = 0;
   nextInBucket: CacheEntry | undefined = undefined;
   newer: CacheEntry | undefined = undefined;
   older: CacheEntry | undefined = undefined;
-  /** The response as it came; its question is the key's name. */
-  readonly message: Uint8Array;
-  readonly ttlAt: Uint16Array;
-  readonly nameLen: number;
-  readonly type: number;
-  readonly klass: number;
-  readonly keyFlags: number;
-  readonly storedAt: Millis;
-  readonly expiresAt: Millis;
+  /** The response as it came, `length` bytes; its question is the key's name. */
+  message: Uint8Array;
+  length = 0;
+  ttlAt: Uint16Array;
+  ttlCount = 0;
+  nameLen = 0;
+  type = 0;
+  klass = 0;
+  keyFlags = 0;
+  storedAt: Millis = Number.NEGATIVE_INFINITY;
+  expiresAt: Millis = Number.NEGATIVE_INFINITY;
   /** Version of the policy under which the question was last known to be for upstream. */
-  localVersion: number;
-  readonly hasOpt: boolean;
+  localVersion = 0;
+  hasOpt = false;
 
-  constructor(key: QuestionKey, view: ResponseView, ttlSec: number, localVersion: number, now: Millis) {
+  constructor(bytes: number, ttls: number) {
+    this.message = new Uint8Array(stepped(bytes, MESSAGE_STEP_BYTES));
+    this.ttlAt = new Uint16Array(stepped(ttls, TTL_STEP));
+  }
+
+  /** Takes a response in. */
+  fill(key: QuestionKey, view: ResponseView, ttlSec: number, localVersion: number, now: Millis): void {
     this.hash = key.hash;
     this.nameLen = key.nameLen;
     this.type = key.type;
     this.klass = key.klass;
     this.keyFlags = key.flags;
+    const { length, ttlCount } = view;
+    // Of its memory it keeps what is about as large as it needs.
+    const bytes = stepped(length, MESSAGE_STEP_BYTES);
+    if (this.message.length !== bytes) this.message = new Uint8Array(bytes);
+    if (this.ttlAt.length !== stepped(ttlCount, TTL_STEP)) this.ttlAt = new Uint16Array(stepped(ttlCount, TTL_STEP));
     // Copy: the socket's buffer is gone after this call.
-    this.message = new Uint8Array(view.length);
-    copyBytes(view.buf, view.off, this.message, 0, view.length);
-    this.ttlAt = view.ttlAt.slice(0, view.ttlCount);
+    copyBytes(view.buf, view.off, this.message, 0, length);
+    for (let i = 0; i < ttlCount; i++) this.ttlAt[i] = view.ttlAt[i]!;
+    this.length = length;
+    this.ttlCount = ttlCount;
     this.storedAt = now;
     this.expiresAt = now + ttlSec * 1000;
     this.localVersion = localVersion;
@@ -66,10 +91,10 @@ export class CacheEntry implements Keyed<CacheEntry> {
 
   /** Copies the response to `out` with its TTLs counted down. @returns its length. */
   writeTo(out: Uint8Array, off: number, now: Millis): number {
-    copyBytes(this.message, 0, out, off, this.message.length);
+    copyBytes(this.message, 0, out, off, this.length);
     const ageSec = Math.floor((now - this.storedAt) / 1000);
-    ageTtls(out, off, this.ttlAt, this.ttlAt.length, ageSec, TTL_CAP_SEC);
-    return this.message.length;
+    ageTtls(out, off, this.ttlAt, this.ttlCount, ageSec, TTL_CAP_SEC);
+    return this.length;
   }
 }
 
@@ -81,6 +106,7 @@ export class Cache {
   evicted = 0;
   readonly #limitBytes: number;
   readonly #table = new QuestionTable<CacheEntry>();
+  readonly #spare: CacheEntry[] = [];
   #newest: CacheEntry | undefined = undefined;
   #oldest: CacheEntry | undefined = undefined;
 
@@ -114,24 +140,28 @@ export class Cache {
 
   /** Keeps a response that answers `key` for `ttlSec` (0: not at all), in place of what was kept under it. */
   insert(key: QuestionKey, view: ResponseView, ttlSec: number, localVersion: number, now: Millis): void {
-    if (ttlSec <= 0 || view.length + view.ttlCount * 2 + ENTRY_OVERHEAD_BYTES > this.#limitBytes) return;
+    const cost = stepped(view.length, MESSAGE_STEP_BYTES) + stepped(view.ttlCount, TTL_STEP) * 2 + ENTRY_OVERHEAD_BYTES;
+    if (ttlSec <= 0 || cost > this.#limitBytes) return;
     const old = this.#table.find(key);
     if (old !== undefined) this.remove(old);
-    const cap = view.answers > 0 ? TTL_CAP_SEC : NEGATIVE_TTL_CAP_SEC;
-    const e = new CacheEntry(key, view, Math.min(ttlSec, cap), localVersion, now);
-    if (!this.#table.add(e)) return;
-    this.#link(e);
-    this.bytes += e.cost;
-    while (this.bytes > this.#limitBytes && this.#oldest !== undefined) {
+    while (this.bytes + cost > this.#limitBytes && this.#oldest !== undefined) {
       this.remove(this.#oldest);
       this.evicted++;
     }
+    const cap = view.answers > 0 ? TTL_CAP_SEC : NEGATIVE_TTL_CAP_SEC;
+    const e = this.#spare.pop() ?? new CacheEntry(view.length, view.ttlCount);
+    e.fill(key, view, Math.min(ttlSec, cap), localVersion, now);
+    if (!this.#table.add(e)) return;
+    this.#link(e);
+    this.bytes += e.cost;
   }
 
+  /** Takes an entry out; it may be another's from the next `insert` on. */
   remove(e: CacheEntry): void {
     this.#table.remove(e);
     this.#unlink(e);
     this.bytes -= e.cost;
+    if (this.#spare.length < SPARE_MAX && e.message.length <= SPARE_BYTES) this.#spare.push(e);
   }
 
   /** Forgets everything: where answers come from has changed. */

@@ -43,38 +43,43 @@ export interface Keyed<T> {
   matches(key: QuestionKey): boolean;
 }
 
-/** Longest chain of one hash: more is an attack, and the newcomer stays out. */
-const CHAIN_MAX = 8;
+/** Most entries of one hash: more is an attack, and the newcomer stays out. */
+const SAME_HASH_MAX = 8;
+/** A power of two. */
+const FIRST_BUCKETS = 64;
 
+/** Chained, with buckets that grow with the entries: a Map that entries come to and go from all the time is made anew again and again. */
 export class QuestionTable<T extends Keyed<T>> {
-  readonly #buckets = new Map<number, T>();
+  #buckets: (T | undefined)[] = new Array<T | undefined>(FIRST_BUCKETS).fill(undefined);
   size = 0;
 
   find(key: QuestionKey): T | undefined {
-    let e = this.#buckets.get(key.hash);
-    while (e !== undefined && !e.matches(key)) e = e.nextInBucket;
+    let e = this.#buckets[this.#bucketOf(key.hash)];
+    while (e !== undefined && !(e.hash === key.hash && e.matches(key))) e = e.nextInBucket;
     return e;
   }
 
-  /** @returns false if the chain is full; the entry is not in the table then. */
+  /** @returns false if there are too many of its hash; the entry is not in the table then. */
   add(e: T): boolean {
-    const head = this.#buckets.get(e.hash);
-    let n = 0;
-    for (let c = head; c !== undefined; c = c.nextInBucket) n++;
-    if (n >= CHAIN_MAX) return false;
-    e.nextInBucket = head;
-    this.#buckets.set(e.hash, e);
+    let same = 0;
+    for (let c = this.#buckets[this.#bucketOf(e.hash)]; c !== undefined; c = c.nextInBucket) {
+      if (c.hash === e.hash) same++;
+    }
+    if (same >= SAME_HASH_MAX) return false;
+    if (this.size >= this.#buckets.length) this.#grow();
+    const at = this.#bucketOf(e.hash);
+    e.nextInBucket = this.#buckets[at];
+    this.#buckets[at] = e;
     this.size++;
     return true;
   }
 
   /** Removes an entry; nothing happens if it is not there. */
   remove(e: T): void {
-    const head = this.#buckets.get(e.hash);
-    if (head === e) {
-      if (e.nextInBucket === undefined) this.#buckets.delete(e.hash);
-      else this.#buckets.set(e.hash, e.nextInBucket);
-    } else {
+    const at = this.#bucketOf(e.hash);
+    const head = this.#buckets[at];
+    if (head === e) this.#buckets[at] = e.nextInBucket;
+    else {
       let before = head;
       while (before !== undefined && before.nextInBucket !== e) before = before.nextInBucket;
       if (before === undefined) return;
@@ -85,7 +90,25 @@ export class QuestionTable<T extends Keyed<T>> {
   }
 
   clear(): void {
-    this.#buckets.clear();
+    this.#buckets = new Array<T | undefined>(FIRST_BUCKETS).fill(undefined);
     this.size = 0;
+  }
+
+  #bucketOf(hash: number): number {
+    return hash & (this.#buckets.length - 1);
+  }
+
+  #grow(): void {
+    const old = this.#buckets;
+    this.#buckets = new Array<T | undefined>(old.length * 2).fill(undefined);
+    for (let e of old) {
+      while (e !== undefined) {
+        const next = e.nextInBucket;
+        const at = this.#bucketOf(e.hash);
+        e.nextInBucket = this.#buckets[at];
+        this.#buckets[at] = e;
+        e = next;
+      }
+    }
   }
 }

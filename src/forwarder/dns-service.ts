@@ -283,7 +283,7 @@ export class DnsService implements DatagramService {
   /** The end of every turn: sessions with news go on, and the daemon hears of an earlier deadline. */
   #settle(): void {
     // A session that goes on comes by here itself; a set visits what is added meanwhile too.
-    if (!this.#settling) {
+    if (!this.#settling && this.#awake.size > 0) {
       this.#settling = true;
       for (const s of this.#awake) {
         this.#awake.delete(s);

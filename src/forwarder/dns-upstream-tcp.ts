@@ -77,6 +77,7 @@ export class TcpUpstream {
 
   nextDeadline(): Millis {
     let next = NEVER;
+    if (this.#channels.size === 0) return next;
     for (const c of this.#channels) if (c.pending.size === 0) next = Math.min(next, c.idleSince + IDLE_MS);
     return next;
   }
@@ -110,7 +111,7 @@ export class TcpUpstream {
       if (!c.worn && (best === undefined || c.pending.size < best.pending.size)) best = c;
     }
     const wanted = best === undefined || fresh || best.pending.size >= CROWD;
-    if (wanted && count < PER_SERVER_MAX && this.#makeRoom()) return this.#open(server, now);
+    if (wanted && count < PER_SERVER_MAX && (this.#makeRoom() || count === 0)) return this.#open(server, now);
     return best;
   }
 

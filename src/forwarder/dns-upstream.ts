@@ -22,6 +22,10 @@ const SPREAD_SOCKETS = 8;
 const CROWD = 8;
 /** Queries that a port carries in its life. */
 const USES_MAX = 16;
+/** Of the sockets that other servers leave, what one server may hold: a silent one must not take the last. */
+const SHARE = 2 / 3;
+/** Of the limit, what servers with few sockets may have beyond it, when the others hold all. */
+const SPARE = 1 / 3;
 /** A port's life, and how long a socket without open queries is kept. */
 const AGE_MAX_MS = 10_000;
 const IDLE_MS = 2000;
@@ -80,9 +84,9 @@ export interface DnsUpstreamOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly sockets: DnsSockets;
-  /** UDP sockets at most, all servers together. */
+  /** UDP sockets at most, all servers together; a third more for servers that have few because others hold all. */
   readonly maxUdpSockets: number;
-  /** TCP connections at most, all servers together. */
+  /** TCP connections at most, all servers together; but each server may have one. */
   readonly maxTcpSockets: number;
   /** Called after messages or failures were handed to the resolver. */
   readonly onActivity: () => void;
@@ -211,11 +215,15 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
     // A repeated question gets a fresh port and a fresh route: the old socket may be bound to an address that is gone.
     const repeated = a.lookup.step >= a.lookup.order.length;
     const wanted = picked === undefined || repeated || usable.length < SPREAD_SOCKETS || picked.pending.size >= CROWD;
-    const opened = wanted && this.#makeRoom() ? this.#open(a.server, now) : undefined;
-    return opened ?? picked ?? list?.find((c) => !c.closed);
+    const opened = wanted && this.#makeRoom(list?.length ?? 0) ? this.#open(a.server, now) : undefined;
+    // With no more sockets to be had, worn ones carry on, all of them alike.
+    return opened ?? picked ?? list?.[randomBelow(this.#random, list.length)];
   }
 
-  #makeRoom(): boolean {
+  /** @param own sockets that the server has already. */
+  #makeRoom(own: number): boolean {
+    const others = this.#udpSockets - own;
+    if (own >= SPREAD_SOCKETS && own >= (this.#maxUdp - others) * SHARE) return false;
     if (this.#udpSockets < this.#maxUdp) return true;
     for (const list of this.#channels.values()) {
       const idle = list.find((c) => c.pending.size === 0);
@@ -224,7 +232,7 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
         return true;
       }
     }
-    return false;
+    return own < SPREAD_SOCKETS && this.#udpSockets < this.#maxUdp * (1 + SPARE);
   }
 
   #open(server: Server, now: Millis): UdpChannel | undefined {
