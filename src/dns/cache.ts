@@ -112,6 +112,12 @@ export class Cache {
     return e;
   }
 
+  /** What is kept under a question; neither counted nor taken for a use. */
+  peek(key: QuestionKey, now: Millis): CacheEntry | undefined {
+    const e = this.#table.find(key);
+    return e !== undefined && now < e.expiresAt ? e : undefined;
+  }
+
   /** Keeps a response that answers `key` for `ttlSec` (0: not at all), in place of what was kept under it. */
   insert(key: QuestionKey, view: ResponseView, ttlSec: number, localVersion: number, now: Millis): void {
     if (ttlSec <= 0 || view.length + view.ttlCount * 2 + ENTRY_OVERHEAD_BYTES > this.#limitBytes) return;
