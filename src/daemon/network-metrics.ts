@@ -17,6 +17,8 @@ export interface MetricsInput {
   readonly dns: { readonly stats: object; readonly sessions: number };
   readonly dhcp: { readonly stats: object };
   readonly ntp: { readonly stats: object };
+  /** What is noticed of the host itself. */
+  readonly host: { readonly stats: object };
   /** Counters of all links, gone ones included. */
   readonly links: () => LinkCounters;
   readonly linksRefused: () => number;
@@ -141,6 +143,7 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       ...counters('dns', 'DNS', input.dns.stats),
       ...counters('dhcp', 'DHCP', input.dhcp.stats),
       ...counters('ntp', 'NTP', input.ntp.stats),
+      ...counters('host', 'Host', input.host.stats),
       ...linkMetrics(input.links),
     ],
   };

@@ -1,14 +1,14 @@
 // Explanations: every source that may decide, who is asked and how they are, what is cached; and that asking changes nothing.
 
 import t from 'tap';
-import { parseHosts } from '../../src/dns/hosts.ts';
 import { explain, recordType } from '../../src/dns/explain.ts';
+import { parseHosts } from '../../src/dns/hosts.ts';
 import { LocalNames } from '../../src/dns/local-names.ts';
 import { Responder } from '../../src/dns/responder.ts';
 import { HostUse } from '../../src/dns/upstreams.ts';
 import { Zones } from '../../src/dns/zones.ts';
 import { Cidr4 } from '../../src/ip/address.ts';
-import { aRecords, Guest, Guests, ip, query, response, SeededRandom, server, SOA, Transport } from './rig.ts';
+import { aRecords, Guest, Guests, ip, query, response, SeededRandom, SOA, server, Transport } from './rig.ts';
 
 function rig() {
   const zones = new Zones();
@@ -86,7 +86,10 @@ t.test('zones: which record, pattern or default', (t) => {
   t.equal(why('apps.test').rule, 'the zone apps.test: record 1');
   t.equal(why('web.apps.test').rule, 'the zone apps.test: record 2');
   t.equal(why('v12.apps.test').rule, 'the zone apps.test: record 3, pattern ^v[0-9]+$');
-  t.match(why('else.apps.test'), { rule: 'the zone apps.test: its default address', answer: { addresses: ['10.0.0.9'] } });
+  t.match(why('else.apps.test'), {
+    rule: 'the zone apps.test: its default address',
+    answer: { addresses: ['10.0.0.9'] },
+  });
   t.match(why('x.bare.test'), { rule: 'the zone bare.test: nothing of it fits', answer: { rcode: 'NXDOMAIN' } });
   t.match(why('2.0.0.10.in-addr.arpa', 'PTR'), { source: 'zone', answer: { names: ['web.apps.test'] } });
   t.equal(why('bare.test').source, 'upstream', 'a zone’s own name without a record is asked');
@@ -121,7 +124,10 @@ t.test('upstream: the rule of the domain, its servers with their health, whom a 
   const a = transport.last;
   const answer = response(a.wire, { answers: aRecords('a.corp.example', 2, 60) });
   responder.resolver.onMessage(a.server, false, a.channel, answer, 0, answer.length, 812.3);
-  t.same(corp().servers.map((s) => s.health), ['suspect', 'healthy']);
+  t.same(
+    corp().servers.map((s) => s.health),
+    ['suspect', 'healthy'],
+  );
   t.match(corp().servers[1], { rttMs: 12.3, asked: 1, answered: 1 });
   t.same(why('b.corp.example').asks, ['10.8.0.1:53', '10.8.0.2:53'], 'the silent one last');
   t.end();
