@@ -46,6 +46,7 @@ export class WatchedFile {
   readonly #watch: PathWatch;
   #started = false;
   #stamp: string | undefined = undefined;
+  #read = false;
   #young = false;
   #text: string | undefined = undefined;
   #compared = false;
@@ -85,7 +86,9 @@ export class WatchedFile {
     const path = this.path === '' ? '' : this.#standIn(this.path);
     if (dirty) this.#follow(path);
     const stamp = this.#look(path);
-    if (!dirty && !this.#young && stamp?.text === this.#stamp) return;
+    // A text that is too long to be compared is read again only for its stamp.
+    if (this.#read && !this.#young && stamp?.text === this.#stamp && !(dirty && this.#compared)) return;
+    this.#read = true;
     if (stamp?.text !== this.#stamp && !dirty) this.#follow(path);
     this.#stamp = stamp?.text;
     this.#young = stamp?.young ?? false;
