@@ -80,6 +80,8 @@ export interface ResolverOptions {
   readonly maxInFlight: number;
   /** Waiters of one client at most. */
   readonly maxPerClient: number;
+  /** What addresses of the host's own resolver are to a guest: the host's loopback is not the guest's. */
+  readonly seenByGuest?: (addresses: readonly IpAddress[]) => readonly IpAddress[];
   /** Called once for each lookup that a server answered, before its waiters. */
   readonly onAnswered: (lookup: Lookup, view: ResponseView, now: Millis) => void;
 }
@@ -94,6 +96,7 @@ export class Resolver {
   readonly #stats: DnsStats;
   readonly #maxInFlight: number;
   readonly #maxPerClient: number;
+  readonly #seenByGuest: (addresses: readonly IpAddress[]) => readonly IpAddress[];
   readonly #onAnswered: (lookup: Lookup, view: ResponseView, now: Millis) => void;
   readonly #table = new QuestionTable<Lookup>();
   readonly #open = new Set<Lookup>();
@@ -112,6 +115,7 @@ export class Resolver {
     this.#stats = options.stats;
     this.#maxInFlight = options.maxInFlight;
     this.#maxPerClient = options.maxPerClient;
+    this.#seenByGuest = options.seenByGuest ?? ((addresses) => addresses);
     this.#onAnswered = options.onAnswered;
   }
 
@@ -146,6 +150,12 @@ export class Resolver {
   /** Takes new rules. Open questions are asked anew by them: an answer of the old servers may be wrong now. */
   setRules(rules: readonly UpstreamRule[], now: Millis): boolean {
     if (!this.upstreams.replace(rules)) return false;
+    this.restart(now);
+    return true;
+  }
+
+  /** Asks every open question anew, as if nothing had been sent for it. */
+  restart(now: Millis): void {
     for (const l of [...this.#open]) {
       for (const a of [...l.attempts]) this.#cancel(a);
       l.best = undefined;
@@ -153,7 +163,6 @@ export class Resolver {
       l.negative = false;
       this.#start(l, now);
     }
-    return true;
   }
 
   /** Asks upstream, or joins who asks already. The waiter belongs to the resolver until its answer. */
@@ -249,7 +258,7 @@ export class Resolver {
     q.wrap(l.query.wire, 0, l.query.wire.length);
     const rcode = exists ? RCODE_NOERROR : RCODE_NXDOMAIN;
     this.#writer.begin(q, rcode, false);
-    for (const a of addresses) {
+    for (const a of this.#seenByGuest(addresses)) {
       if ((l.type === TYPE_A) === a.isV4) this.#writer.addAddress(a, HOST_TTL_SEC);
     }
     this.#finishMade(l, this.#writer.finish(q, rcode), now);

@@ -110,6 +110,7 @@ export class Responder {
       stats: this.stats,
       maxInFlight: options.maxInFlight,
       maxPerClient: options.maxPerClient,
+      seenByGuest: (addresses) => this.policy.seenByGuest(addresses),
       onAnswered: (l, view, now) => this.#remember(l, view, now),
     });
   }

@@ -223,7 +223,9 @@ export class DnsService implements DatagramService {
     this.responder.resolver.upstreams.forgive();
     this.upstream.renew();
     if (!this.#running) return;
-    this.#checkFiles(this.#clock.now(), true);
+    const now = this.#clock.now();
+    this.#checkFiles(now, true);
+    this.responder.resolver.restart(now);
     this.#settle();
   }
 

@@ -198,6 +198,30 @@ t.test('the host’s own resolver, when no server answers: beside the second rou
   t.end();
 });
 
+t.test('what the host calls its loopback is the host alias to a guest', (t) => {
+  const r = rig();
+  use(r, rule('', []));
+  r.ask(query('laptop', 'A'), 0);
+  const { lookup } = r.transport.hostLookups[0]!;
+  r.responder.resolver.onHostAddresses(lookup, [ip('127.0.1.1'), ip('10.1.1.1')], true, 1);
+  t.same(addresses(r), ['192.168.65.254', '10.1.1.1']);
+  t.end();
+});
+
+t.test('after a wake open questions are asked anew', (t) => {
+  const r = rig();
+  r.ask(query('a.example', 'A'), 0);
+  const old = r.transport.last;
+  r.responder.resolver.restart(100);
+  t.equal(r.transport.sent.length, 2);
+  t.ok(r.transport.cancelled.includes(old));
+  t.notOk(r.reply(old, { answers: aRecords('a.example', 1) }, 101));
+  t.ok(r.reply(r.transport.last, { answers: aRecords('a.example', 1) }, 102));
+  t.same(addresses(r), ['10.0.0.0']);
+  t.equal(r.responder.resolver.attemptsInFlight, 0);
+  t.end();
+});
+
 t.test(
   'all servers refuse: the host’s own resolver has a second, then SERVFAIL; its "no such name" is not believed',
   (t) => {
