@@ -32,7 +32,9 @@ export function explanationText(e: DnsExplanation): string {
 }
 
 function routeLines({ domain, from, servers, hostResolver, thorough }: DnsRoute): [string, string][] {
-  const lines: [string, string][] = [['rule', `${domain} of ${from === '' ? 'nothing' : from}`]];
+  const lines: [string, string][] = [
+    ['rule', `${domain === '.' ? 'all other names' : domain}, from ${from === '' ? 'nowhere' : from}`],
+  ];
   for (const s of servers) {
     const facts = [
       s.health,

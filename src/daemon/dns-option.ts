@@ -1,10 +1,11 @@
 // The grammar of --dns: a server for every name, servers for one domain, or a file of both; and of --timesync, a guest's vsock port. Text
 // only, but for the look at a resolver file before the start.
 
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { parseResolverFile } from '../dns/resolver-file.ts';
 import { HostUse, type UpstreamRule } from '../dns/upstreams.ts';
 import type { VsockTarget } from '../forwarder/forward-spec.ts';
+import { OperatorError } from '../host/operator-error.ts';
 import {
   type Endpoint,
   formatEndpoint,
@@ -94,8 +95,12 @@ export function checkDnsFiles(files: readonly string[], report: DnsFileReport): 
   for (const path of files) {
     let text: string;
     try {
+      const st = statSync(path);
+      // A pipe or device would be waited for, or never end.
+      if (!st.isFile() && !st.isDirectory()) report.wrong(`"${path}" is no regular file`, 'a resolver file');
       text = readFileSync(path, 'utf8');
     } catch (error) {
+      if (error instanceof OperatorError) throw error;
       const { code } = error as NodeJS.ErrnoException;
       if (code === 'ENOENT' || code === 'ENOTDIR') continue;
       return report.unreadable(path, error);

@@ -8,7 +8,7 @@ import type { Millis } from '../base/clock.ts';
 import { PathWatch } from './path-watch.ts';
 
 /** A look costs a few microseconds: not at each of 100,000 queries a second, yet soon enough that nobody notices. */
-const CHECK_MS = 50;
+export const CHECK_MS = 50;
 /** A file larger than this is no such file. */
 const FILE_MAX_BYTES = 64 * 1024 * 1024;
 /** Files of a folder that are read at most. */
@@ -40,6 +40,8 @@ class Looks {
 /** One watched text file. */
 export class WatchedFile {
   readonly path: string;
+  /** The file that was read last: `path`, or what stands in for it. */
+  readFrom: string;
   readonly #onText: (text: string | undefined) => void;
   readonly #standIn: (path: string) => string;
   readonly #looks = new Looks();
@@ -64,6 +66,7 @@ export class WatchedFile {
     standIn: (path: string) => string = (p) => p,
   ) {
     this.path = path;
+    this.readFrom = path;
     this.#onText = onText;
     this.#standIn = standIn;
     this.#watch = new PathWatch(() => {
@@ -89,6 +92,7 @@ export class WatchedFile {
     // A text that is too long to be compared is read again only for its stamp.
     if (this.#read && !this.#young && stamp?.text === this.#stamp && !(dirty && this.#compared)) return;
     this.#read = true;
+    this.readFrom = path;
     if (stamp?.text !== this.#stamp && !dirty) this.#follow(path);
     this.#stamp = stamp?.text;
     this.#young = stamp?.young ?? false;

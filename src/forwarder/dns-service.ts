@@ -23,7 +23,7 @@ import {
   RefuseReason,
   type TcpFlow,
 } from '../stack/ports.ts';
-import { WatchedFile } from './dns-files.ts';
+import { CHECK_MS, WatchedFile } from './dns-files.ts';
 import { DnsSession } from './dns-session.ts';
 import { type DnsLog, DnsSources, type ScopedResolvers } from './dns-sources.ts';
 import { type DnsSockets, DnsUpstream } from './dns-upstream.ts';
@@ -129,6 +129,7 @@ export class DnsService implements DatagramService {
   readonly #awake = new Set<DnsSession>();
   readonly #deadlines = new DeadlineQueue();
   readonly #frame = new Uint8Array(MESSAGE_MAX_BYTES + 2);
+  #nextLookAt: Millis = 0;
   #announced: Millis = Number.POSITIVE_INFINITY;
   #running = false;
   #settling = false;
@@ -262,7 +263,8 @@ export class DnsService implements DatagramService {
   /** For sessions: one message of a guest. */
   query(buf: Uint8Array, off: number, len: number, asker: Asker, now: Millis): void {
     this.#onQuery?.(now);
-    this.#checkFiles(now);
+    // One comparison for a query whose files were looked at a moment ago; events do not wait for it.
+    if (now >= this.#nextLookAt) this.#checkFiles(now);
     this.responder.onQuery(buf, off, len, asker, now);
   }
 
@@ -328,6 +330,7 @@ export class DnsService implements DatagramService {
   }
 
   #checkFiles(now: Millis, force = false): void {
+    this.#nextLookAt = now + CHECK_MS;
     this.#sources.check(now, force);
     this.#hosts.check(now, force);
   }

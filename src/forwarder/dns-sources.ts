@@ -108,8 +108,8 @@ export class DnsSources {
     const ofFiles = this.#parsed.flatMap((file) => file?.rules ?? []);
     const own: UpstreamRule[] =
       servers.length > 0 ? [{ domain: '', servers, source: '--dns', host: HostUse.Alone }] : [];
-    const { path } = this.#resolvConf;
-    const last: UpstreamRule = { domain: '', servers: this.#conf.servers, source: path, host: HostUse.Last };
+    const { readFrom: source } = this.#resolvConf;
+    const last: UpstreamRule = { domain: '', servers: this.#conf.servers, source, host: HostUse.Last };
     return [...rules, ...own, ...ofFiles, ...this.#folderRules, ...this.#configured, last];
   }
 

@@ -87,6 +87,7 @@ t.test('--dns and --timesync: what is wrong is said in one line, with what would
     ['dns', '@', /is empty/],
     ['dns', '0.0.0.0', /is not a server address/],
     ['dns', join(dir, 'bad'), /bad" line 2 is "zone"; expected zone DOMAIN/],
+    ['dns', '/dev/null', /is no regular file; expected a resolver file/],
     ['dns', dir, /is a directory; expected a readable file/],
     ['timesync', '/run/vsock:1', /is not vsock:PATH:PORT; expected vsock:PATH:PORT or/],
     ['timesync', 'vsock:run:1', /is not vsock:PATH:PORT/],

@@ -168,6 +168,7 @@ t.test(
     t.same(await next(r), ['2.2.2.2'], 'no stub is told of');
     writeFileSync(join(resolve, 'stub-resolv.conf'), `nameserver ${stub!.text}\n`);
     t.same(await next(r), ['1.1.1.1'], 'the stub has come');
+    t.equal(r.service.responder.resolver.upstreams.fallback.source, join(resolve, 'stub-resolv.conf'));
     rmSync(join(resolve, 'stub-resolv.conf'));
     t.same(await next(r), ['2.2.2.2'], 'and gone');
     writeFileSync(join(resolve, 'stub-resolv.conf'), `nameserver ${stub!.text}\n`);
