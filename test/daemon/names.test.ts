@@ -12,6 +12,7 @@ import { loadConfig } from '../../src/daemon/config.ts';
 import { formatDnsOption, parseDnsOption, parseTimesync } from '../../src/daemon/dns-option.ts';
 import type { Log } from '../../src/daemon/log.ts';
 import { Names } from '../../src/daemon/names.ts';
+import { NetworkEvents } from '../../src/daemon/network-events.ts';
 import { serverText } from '../../src/dns/resolv-conf.ts';
 import type { DnsService } from '../../src/forwarder/dns-service.ts';
 import { ControlRig } from '../control/rig.ts';
@@ -149,8 +150,11 @@ t.test('a daemon with rules: guests are answered by them, and explain, policy an
   t.same(await resolve('a.corp.example'), ['1.1.1.1']);
   t.same(await resolve('a.fixed.example'), ['2.2.2.2']);
   mkdirSync(join(dir, 'vpn'));
-  writeFileSync(file, `nameserver 127.0.0.1#${vpn.port}\nzone corp.example\n`);
+  writeFileSync(file, `nameserver 127.0.0.1#${vpn.port}\nzone corp.example\nsearch corp.example lab.example\n`);
   t.same(await resolve('a.corp.example'), ['2.2.2.2'], 'the next question, though the other answer was good for 300 s');
+
+  const late = await rig.guest();
+  t.same(late.lease?.search, ['corp.example', 'lab.example'], 'the search list of the file is told by DHCP');
 
   const corp = await why('name=A.corp.example');
   t.match(corp, {
@@ -276,6 +280,21 @@ t.test('the host wakes: DNS starts afresh, the event says how long, guests set t
   t.equal(names.stats.wakes, 1);
   t.same(names.search(), ['lan']);
   names.close();
+});
+
+t.test('a change of servers is an event, with those of domains where there are any', (t) => {
+  const events = new NetworkEvents();
+  const seen: unknown[] = [];
+  events.hub.listen(({ type, data }) => seen.push([type, data]));
+  events.dns('dns.servers.changed', { servers: ['1.1.1.1:53'] });
+  events.dns('dns.servers.changed', { servers: [], domains: { 'corp.example': ['10.8.0.1:53'] } });
+  events.dns('dns.file.read', { path: '/f' });
+  t.same(seen, [
+    ['dns.servers', { servers: ['1.1.1.1:53'] }],
+    ['dns.servers', { servers: [], domains: { 'corp.example': ['10.8.0.1:53'] } }],
+  ]);
+  events.close();
+  t.end();
 });
 
 t.test('macOS: its resolvers by domain are read, unless the operator has named a resolv.conf', async (t) => {
