@@ -5,7 +5,6 @@ import type { Clock, Millis } from '../base/clock.ts';
 import type { DnsService, DnsServiceOptions } from '../forwarder/dns-service.ts';
 import type { ScopedResolvers } from '../forwarder/dns-sources.ts';
 import { Timesync, type TimesyncStats } from '../forwarder/timesync.ts';
-import { scutilDns } from '../host/scutil.ts';
 import { SleepWatch } from '../host/sleep-watch.ts';
 import type { Config } from './config.ts';
 import { formatTimesync } from './dns-option.ts';
@@ -91,7 +90,9 @@ export class Names {
     const { config, platform = process.platform } = this.#options;
     // A resolv.conf of the operator's own is the whole truth.
     if (platform !== 'darwin' || config.resolvConf !== '/etc/resolv.conf') return undefined;
-    return { folder: MACOS_FOLDER, configuration: () => scutilDns() };
+    // Loaded there only: what starts processes would cost every start some milliseconds.
+    const configuration = (): Promise<string> => import('../host/scutil.ts').then(({ scutilDns }) => scutilDns());
+    return { folder: MACOS_FOLDER, configuration };
   }
 
   #onWake(sleptMs: number): void {
