@@ -12,6 +12,7 @@ export type EventType =
   | 'flow.limit'
   | 'dns.servers'
   | 'dns.records'
+  | 'host.wake'
   | 'daemon.draining'
   | 'daemon.stopping';
 
@@ -25,8 +26,9 @@ export const EVENT_TYPES: Readonly<Record<EventType, string>> = {
   'lease.given': 'a DHCP lease was given or renewed',
   'lease.released': 'a guest gave its lease back',
   'flow.limit': 'flows were refused or pushed out because a limit was reached',
-  'dns.servers': "the host's DNS servers have changed",
+  'dns.servers': 'who is asked for names has changed',
   'dns.records': 'names or zones were changed by the control API',
+  'host.wake': 'the host has slept, or its clock was set ahead',
   'daemon.draining': 'the daemon takes no new flows and ends when the last has',
   'daemon.stopping': 'the daemon ends',
 };

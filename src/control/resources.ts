@@ -134,13 +134,67 @@ export interface DnsInfo {
   readonly order: readonly string[];
 }
 
+/** A question to explain. */
+export interface ExplainQuery {
+  readonly name: string;
+  readonly type?: string | undefined;
+}
+
+/** Who is asked for the names of a domain. */
+export interface DnsRoute {
+  /** `.` for every name that no other rule is for. */
+  readonly domain: string;
+  /** Where the rule is written. */
+  readonly from: string;
+  readonly servers: readonly {
+    readonly server: string;
+    readonly order: number;
+    readonly timeoutMs: number | null;
+    readonly health: 'healthy' | 'suspect' | 'unasked';
+    readonly rttMs: number | null;
+    readonly asked: number;
+    readonly answered: number;
+  }[];
+  /** When the host's own resolver is asked for addresses: without servers, if none answers, before them. */
+  readonly hostResolver: 'alone' | 'last' | 'first';
+  readonly thorough: boolean;
+}
+
+/** Why a name is answered as it is. */
+export interface DnsExplanation {
+  readonly name: string;
+  readonly type: string;
+  readonly source: string;
+  readonly rule: string;
+  readonly answer: {
+    readonly rcode: string;
+    readonly addresses: readonly string[];
+    readonly names: readonly string[];
+    readonly ttlSeconds: number;
+  } | null;
+  readonly route: DnsRoute | null;
+  readonly asks: readonly string[];
+  readonly cached: readonly {
+    readonly rcode: string;
+    readonly records: number;
+    readonly ttlSeconds: number;
+    readonly flags: readonly string[];
+  }[];
+}
+
 export interface PolicyInfo {
   readonly network: string;
   readonly gateway: string;
   readonly hostAlias: string | null;
   /** What becomes of a destination, in order: the first that fits holds. */
   readonly destinations: readonly { readonly destination: string; readonly action: string }[];
-  readonly dns: { readonly order: readonly string[]; readonly servers: readonly string[]; readonly domain: string };
+  readonly dns: {
+    readonly order: readonly string[];
+    readonly servers: readonly string[];
+    readonly domain: string;
+    /** Who is asked for what no source above the upstream servers knows; that for every other name last. */
+    readonly routes: readonly DnsRoute[];
+  };
   /** Addresses that forwards may listen on; null: all. */
   readonly allowBind: readonly string[] | null;
   readonly limits: Readonly<Record<string, number>>;
@@ -195,6 +249,8 @@ export interface CaptureStream {
 /** Names and zones that the control API has added. */
 export interface DnsSource {
   info(): DnsInfo;
+  /** @throws ApiError ERR_DNS_QUESTION */
+  explain(query: ExplainQuery): DnsExplanation;
   zone(name: string): DnsZone | undefined;
   /** Adds records before those that are there, or makes the zone. */
   addZone(zone: DnsZone): Promise<DnsZone>;

@@ -3,6 +3,7 @@
 import * as v from 'valibot';
 import type { Schema } from './api-route.ts';
 import { forwardSpec } from './schemas.ts';
+import { dnsRouteAnswer } from './v1-dns-explain.ts';
 
 const counters = v.record(v.string(), v.number());
 const text = v.string();
@@ -122,7 +123,12 @@ export const policyAnswer: Schema<unknown> = v.strictObject({
   gateway: text,
   hostAlias: v.nullable(text),
   destinations: v.array(v.strictObject({ destination: text, action: text })),
-  dns: v.strictObject({ order: v.array(text), servers: v.array(text), domain: text }),
+  dns: v.strictObject({
+    order: v.array(text),
+    servers: v.array(text),
+    domain: text,
+    routes: v.array(dnsRouteAnswer),
+  }),
   allowBind: v.nullable(v.array(text)),
   limits: counters,
   apis: v.array(text),

@@ -17,6 +17,7 @@ import {
   nameParams,
 } from './schemas.ts';
 import { dnsAnswer, nameAnswer, zoneAnswer } from './schemas-answers.ts';
+import { explainRoute } from './v1-dns-explain.ts';
 
 const ERRORS = {
   ERR_DNS_PATTERN: '400: a pattern is no RE2 expression',
@@ -24,7 +25,8 @@ const ERRORS = {
 } as const;
 const ABSENT = { ERR_DNS_NOT_FOUND: '404: there is no such name or zone' } as const;
 
-export function dnsRoutes({ dns }: ApiSource): AnyRoute[] {
+export function dnsRoutes(source: ApiSource): AnyRoute[] {
+  const { dns } = source;
   return [
     route({
       method: 'get',
@@ -34,6 +36,7 @@ export function dnsRoutes({ dns }: ApiSource): AnyRoute[] {
       answers: { 200: { description: 'All of it', schema: dnsAnswer } },
       run: () => ({ status: 200, body: dns.info() }),
     }),
+    explainRoute(source),
     route<undefined, undefined, DnsName>({
       method: 'post',
       path: '/dns/names',

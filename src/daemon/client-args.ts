@@ -120,16 +120,20 @@ export const CLIENT_USAGE: Readonly<Record<ClientCommandName, ClientUsage>> = {
     options: {},
   },
   dns: {
-    args: 'add NAME ADDRESS...|remove NAME [ADDRESS]|list',
+    args: 'add NAME ADDRESS...|remove NAME [ADDRESS]|explain NAME|list',
     min: 0,
     max: 66,
-    words: ['add', 'remove', 'list'],
-    text: 'Names that VMs can resolve, at once and after a restart too.',
+    words: ['add', 'remove', 'explain', 'list'],
+    text: 'Names that VMs can resolve, at once and after a restart too; and why any name is answered as it is.',
     options: {
       zone: {
         help: 'NAME is a zone: ADDRESS answers for every name below it that has no other; remove takes the whole zone.',
       },
       ttl: { value: 'SECONDS', help: 'How long guests may keep the answer. Default: 1.' },
+      type: {
+        value: 'TYPE',
+        help: 'With explain: the record type, like AAAA. Default: A; PTR where NAME is an address.',
+      },
       replace: { help: 'With add: these addresses in place of those that the name has.' },
     },
   },
@@ -137,7 +141,7 @@ export const CLIENT_USAGE: Readonly<Record<ClientCommandName, ClientUsage>> = {
     args: '',
     min: 0,
     max: 0,
-    text: 'Prints what happens, line by line, until interrupted: VMs, forwards, leases, limits, DNS servers.',
+    text: 'Prints what happens, line by line, until interrupted: VMs, forwards, leases, limits, DNS servers, sleep of the host.',
     options: {
       types: { value: 'TYPE,...', help: 'Only these types, like vm,forward.failed.' },
       count: { value: 'N', help: 'End after so many.' },

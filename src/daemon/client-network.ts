@@ -2,9 +2,10 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlClient } from '../control/client.ts';
-import type { DnsInfo, FlowInfo, FlowPage, LeaseInfo, VmInfo } from '../control/resources.ts';
+import type { DnsExplanation, DnsInfo, FlowInfo, FlowPage, LeaseInfo, VmInfo } from '../control/resources.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { type ClientArgs, usageError } from './client-args.ts';
+import { explanationText } from './client-explain.ts';
 import { doEach, SomeRefused } from './client-failure.ts';
 import { ageText, bytesText, type ClientOutput, type Column, table } from './client-output.ts';
 
@@ -151,6 +152,13 @@ export async function dns(client: ControlClient, args: ClientArgs, out: ClientOu
       const info = (await client.ask('GET', '/v1/dns')) as DnsInfo;
       return print(info, dnsRows(info), DNS_COLUMNS, args, out);
     }
+    case 'explain': {
+      if (name === undefined || addresses.length > 0) throw usageError('dns explain: expected one NAME');
+      const query = new URLSearchParams({ name, ...(options.type === undefined ? {} : { type: options.type[0]! }) });
+      const answer = (await client.ask('GET', `/v1/dns/explain?${query}`)) as DnsExplanation;
+      out.stdout.write(options.json === undefined ? explanationText(answer) : `${JSON.stringify(answer, null, 2)}\n`);
+      return ExitCode.Ok;
+    }
     case 'add': {
       if (name === undefined || addresses.length === 0) throw usageError('dns add: expected NAME ADDRESS...');
       const ttl = options.ttl === undefined ? {} : { ttl: ttlOf(options.ttl[0]!) };
@@ -173,7 +181,7 @@ export async function dns(client: ControlClient, args: ClientArgs, out: ClientOu
       return ExitCode.Ok;
     }
     default:
-      throw usageError(`dns: "${verb}" is unknown; expected add, remove or list`);
+      throw usageError(`dns: "${verb}" is unknown; expected add, remove, explain or list`);
   }
 }
 

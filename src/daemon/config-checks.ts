@@ -6,6 +6,7 @@ import { SOCKET_PATH_MAX_BYTES } from '../host/socket-file.ts';
 import { type Cidr4, formatV4, type IpAddress } from '../ip/address.ts';
 import type { Config } from './config.ts';
 import type { OptionName } from './config-schema.ts';
+import { checkDnsFiles } from './dns-option.ts';
 import { unreadable, type ValueSource } from './given-value.ts';
 import { formatPublishItem } from './publish-item.ts';
 import type { PublishSpec } from './publish-spec.ts';
@@ -27,6 +28,12 @@ export function checkConfig(config: Config, read: ConfigReader): void {
   checkDescriptors(config, read);
   checkIsolation(config, read);
   checkFiles(config, read);
+  checkDnsFiles(config.dnsFiles, {
+    wrong: (problem, expected) => read.fail('dns', problem, expected),
+    unreadable: (path, error) => {
+      throw unreadable('dns', read.source('dns'), path, error);
+    },
+  });
 }
 
 /** Whether an address is one that a machine in the network can have. */

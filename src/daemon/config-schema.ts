@@ -4,6 +4,7 @@
 // Each option's value is text, whatever its source, and its schema turns the text into the typed value.
 
 import type { BindRule } from '../forwarder/forward-check.ts';
+import type { VsockTarget } from '../forwarder/forward-spec.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
 import { formatV4 } from '../ip/address.ts';
 import { type ApiSpec, formatApi, formatGuestApi, type GuestApiSpec, parseApi, parseGuestApi } from './api-spec.ts';
@@ -16,6 +17,7 @@ import {
   parseIsolateRule,
   parseNamedDescriptor,
 } from './bind-grammar.ts';
+import { type DnsOption, formatDnsOption, formatTimesync, parseDnsOption, parseTimesync } from './dns-option.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
 import { type DefaultContext, NONE, type OptionSpec, oneOf, option, orNone, parseSwitch } from './option-spec.ts';
 import { formatPublishItem, type PublishItem, parsePublishItem } from './publish-item.ts';
@@ -26,7 +28,6 @@ import {
   formatEndpoint,
   lastHostOf,
   parseDescriptor,
-  parseDnsServer,
   parseDomain,
   parseDuration,
   parseInteger,
@@ -46,11 +47,12 @@ export interface OptionValues {
   network: Cidr4;
   gateway: IpAddress;
   'host-alias': IpAddress | typeof NONE;
-  dns: Endpoint;
+  dns: DnsOption;
   domain: string;
   search: string;
   hosts: string;
   'resolv-conf': string;
+  timesync: VsockTarget;
   lease: FixedLease;
   'lease-time': number;
   publish: readonly PublishItem[];
@@ -141,12 +143,12 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
   }),
   dns: option({
     group: 'Names and addresses',
-    placeholder: 'ADDRESS[:PORT]',
+    placeholder: 'ADDRESS|DOMAIN=ADDRESS,...|FILE',
     repeatable: true,
-    parse: parseDnsServer,
-    format: (dns) => formatEndpoint(dns.address, dns.port),
+    parse: parseDnsOption,
+    format: formatDnsOption,
     defaultText: "the host's own resolvers, from --resolv-conf",
-    help: 'A DNS server that queries of VMs are forwarded to, in order of preference. IPv6 with a port in brackets.',
+    help: "A DNS server that queries of VMs are forwarded to, ADDRESS[:PORT], in order of preference; IPv6 with a port in brackets. DOMAIN=ADDRESS[:PORT],... names the servers of a domain and all below it; the most specific domain holds. A path (with a slash, or @ in front) is a resolver file in VPNKit's form: nameserver, zone, timeout, order, search; read again when it changes.",
   }),
   'resolv-conf': option({
     group: 'Names and addresses',
@@ -176,6 +178,14 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     parse: parseDomain,
     defaultText: "the host's own search list, from --resolv-conf",
     help: 'A domain of the search list that VMs are told by DHCP.',
+  }),
+  timesync: option({
+    group: 'VMs',
+    placeholder: 'vsock:PATH:PORT',
+    repeatable: true,
+    parse: parseTimesync,
+    format: formatTimesync,
+    help: "A vsock port of a VM on which LinuxKit's host-timesync-daemon listens: it is connected to when the host has slept, so that the VM sets its clock. PATH is the hypervisor's vsock socket (Firecracker, cloud-hypervisor); vsock-hyperkit:DIRECTORY:PORT for HyperKit.",
   }),
   lease: option({
     group: 'Names and addresses',

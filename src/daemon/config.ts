@@ -3,8 +3,9 @@
 // config-checks'; the files themselves are read in config-file; what an option is, is config-schema's.
 
 import * as v from 'valibot';
+import type { UpstreamRule } from '../dns/upstreams.ts';
 import type { BindRule } from '../forwarder/forward-check.ts';
-import type { ForwardSpec } from '../forwarder/forward-spec.ts';
+import type { ForwardSpec, VsockTarget } from '../forwarder/forward-spec.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
@@ -13,6 +14,7 @@ import type { IsolateRule, NamedDescriptor } from './bind-grammar.ts';
 import { checkConfig } from './config-checks.ts';
 import { envNameOf, OPTION_NAMES, OPTIONS, type OptionName, type OptionValues } from './config-schema.ts';
 import { controlToken, TOKEN_VARIABLE } from './control-token.ts';
+import { dnsOptions } from './dns-option.ts';
 import { configError, type GivenValue, type GivenValues, type ValueSource } from './given-value.ts';
 import type { LogLevel } from './log.ts';
 import { nearest } from './nearest.ts';
@@ -35,14 +37,20 @@ export interface Config {
   readonly gateway: IpAddress;
   /** undefined: VMs cannot reach the host's loopback. */
   readonly hostAlias: IpAddress | undefined;
-  /** Empty: the name servers of `resolvConf`. */
+  /** Empty: the name servers of `dnsFiles`, else of `resolvConf`. */
   readonly dns: readonly Endpoint[];
+  /** Servers of single domains. */
+  readonly dnsRules: readonly UpstreamRule[];
+  /** VPNKit's resolver files. */
+  readonly dnsFiles: readonly string[];
   readonly resolvConf: string;
   /** undefined: no hosts file is served. */
   readonly hosts: string | undefined;
   readonly domain: string;
   /** Empty: the search list of `resolvConf`. */
   readonly search: readonly string[];
+  /** Ports of guests that are told to set their clocks after a sleep. */
+  readonly timesync: readonly VsockTarget[];
   readonly leases: readonly FixedLease[];
   readonly leaseTimeMs: number;
   /** Ports of the host for ports of guests, */
@@ -213,11 +221,12 @@ function assemble(read: OptionReader, vmOptional: boolean, env: ConfigInput['env
     network,
     gateway,
     hostAlias: hostAlias === NONE ? undefined : hostAlias,
-    dns: read.list('dns'),
+    ...dnsOptions(read.list('dns')),
     resolvConf: read.always('resolv-conf'),
     hosts: unlessNone(read.one('hosts')),
     domain: read.always('domain'),
     search: read.list('search'),
+    timesync: read.list('timesync'),
     leases: read.list('lease'),
     leaseTimeMs: read.always('lease-time'),
     publish: publish.filter((item) => !('forward' in item)) as PublishSpec[],

@@ -3,8 +3,19 @@
 
 import { ApiError } from '../control/api-error.ts';
 import { shown } from '../control/api-route.ts';
-import type { DnsInfo, DnsName, DnsRecord, DnsSource, DnsZone } from '../control/resources.ts';
+import type {
+  DnsExplanation,
+  DnsInfo,
+  DnsName,
+  DnsRecord,
+  DnsSource,
+  DnsZone,
+  ExplainQuery,
+} from '../control/resources.ts';
+import { RECORD_TYPES, recordType } from '../dns/explain.ts';
+import { reverseName } from '../dns/reverse.ts';
 import { type Matcher, ZONE_NAMES_MAX, ZONE_RECORDS_MAX, ZONES_MAX, type Zones } from '../dns/zones.ts';
+import { parseAddress } from '../ip/address.ts';
 
 /** Plain JSON values by key, kept over restarts. */
 export interface DnsStore {
@@ -18,6 +29,8 @@ export interface DnsRecordsOptions {
   readonly zones: Zones;
   /** undefined: nothing outlives the process. */
   readonly store: DnsStore | undefined;
+  /** undefined: the name is none. @param type a number. */
+  readonly explain: (name: string, type: number) => DnsExplanation | undefined;
   /** Upstream servers in order. */
   readonly servers: () => readonly string[];
   /** Who is asked for a name, in order. */
@@ -54,6 +67,24 @@ export class DnsRecords implements DnsSource {
   info(): DnsInfo {
     const { servers, order } = this.#options;
     return { names: this.#zones.names, zones: this.#zones.zones, servers: servers(), order };
+  }
+
+  explain({ name, type }: ExplainQuery): DnsExplanation {
+    const address = parseAddress(name);
+    const text = type ?? (address === undefined ? 'A' : 'PTR');
+    const number = recordType(text);
+    if (number === undefined)
+      throw new ApiError(
+        400,
+        'ERR_DNS_QUESTION',
+        `"${shown(text)}" is no record type; expected one of ${Object.keys(RECORD_TYPES).join(', ')}, or TYPE and a number`,
+        'query.type',
+      );
+    const asked = address !== undefined && number === RECORD_TYPES.PTR ? reverseName(address) : name;
+    const explanation = this.#options.explain(asked, number);
+    if (explanation !== undefined) return explanation;
+    const right = 'expected labels of 1 to 63 bytes, 255 in all';
+    throw new ApiError(400, 'ERR_DNS_QUESTION', `"${shown(name)}" is no domain name; ${right}`, 'query.name');
   }
 
   zone(name: string): DnsZone | undefined {

@@ -96,7 +96,7 @@ export class NetworkControl implements FlowAcceptor {
       },
       reservations: config.leases.map(({ mac, address }) => ({ mac, address: address.toString() })),
       captureStats: this.captureStats,
-      policy: () => policyOf(config, this.#servers()),
+      policy: () => policyOf(config, network.dns.responder.resolver.upstreams),
     };
     return new ControlApi(parts, daemon);
   }
@@ -127,20 +127,26 @@ export class NetworkControl implements FlowAcceptor {
   }
 
   #dnsRecords(): Promise<DnsRecords> {
-    this.#records ??= Promise.all([import('./dns-records.ts'), import('./network-policy.ts')]).then(
-      async ([{ DnsRecords: Records }, { DNS_ORDER }]) => {
-        const records = new Records({
-          zones: this.zones,
-          store: this.#network().store,
-          servers: () => this.#servers(),
-          order: DNS_ORDER,
-          onChange: (what) => this.events.hub.publish('dns.records', what),
-          report: (message) => this.#log.warn({ event: 'dns.records' }, message),
-        });
-        await records.restore();
-        return records;
-      },
-    );
+    this.#records ??= Promise.all([
+      import('./dns-records.ts'),
+      import('./network-policy.ts'),
+      import('../dns/explain.ts'),
+    ]).then(async ([{ DnsRecords: Records }, { DNS_ORDER }, { explain }]) => {
+      const { dns, clock } = this.#network();
+      const { zones } = this;
+      const hostsPath = this.#config.hosts ?? '';
+      const records = new Records({
+        zones,
+        explain: (name, type) => explain(dns.responder, name, type, { zones, hostsPath, now: clock.now() }),
+        store: this.#network().store,
+        servers: () => this.#servers(),
+        order: DNS_ORDER,
+        onChange: (what) => this.events.hub.publish('dns.records', what),
+        report: (message) => this.#log.warn({ event: 'dns.records' }, message),
+      });
+      await records.restore();
+      return records;
+    });
     return this.#records;
   }
 }

@@ -50,7 +50,9 @@ export class NetworkEvents {
 
   /** A line of the DNS service's log. */
   dns(event: string, fields: Readonly<Record<string, unknown>>): void {
-    if (event === 'dns.servers.changed') this.hub.publish('dns.servers', { servers: fields.servers });
+    const { servers, domains } = fields;
+    if (event === 'dns.servers.changed')
+      this.hub.publish('dns.servers', { servers, ...(domains === undefined ? {} : { domains }) });
   }
 
   /** Tells of limits that were reached, while anybody listens: a daemon without listeners sleeps. @param read how often each was, so far. */

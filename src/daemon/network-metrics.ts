@@ -18,6 +18,8 @@ export interface MetricsInput {
   readonly dns: Pick<DnsService, 'stats' | 'sessions' | 'responder' | 'upstream'>;
   readonly dhcp: { readonly stats: object };
   readonly ntp: { readonly stats: object };
+  /** What is noticed of the host itself. */
+  readonly host: { readonly stats: object };
   /** Counters of all links, gone ones included. */
   readonly links: () => LinkCounters;
   readonly linksRefused: () => number;
@@ -146,6 +148,7 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       ...counters('dns', 'DNS', input.dns.stats),
       ...counters('dhcp', 'DHCP', input.dhcp.stats),
       ...counters('ntp', 'NTP', input.ntp.stats),
+      ...counters('host', 'Host', input.host.stats),
       ...linkMetrics(input.links),
     ],
   };

@@ -1,6 +1,8 @@
 // The `policy` resource: the rules in force, in words, from the configuration and the parts that hold to it.
 
 import type { PolicyInfo } from '../control/resources.ts';
+import { explainRoute } from '../dns/explain.ts';
+import type { Upstreams } from '../dns/upstreams.ts';
 import { formatBindRule } from './bind-grammar.ts';
 import type { Config } from './config.ts';
 
@@ -13,11 +15,13 @@ export const DNS_ORDER: readonly string[] = [
   'own network, backwards',
   'default addresses of zones',
   'hosts file',
-  'upstream servers',
+  'upstream servers, by domain',
 ];
 
-/** @param servers upstream DNS servers now. */
-export function policyOf(config: Config, servers: readonly string[]): PolicyInfo {
+/** @param upstreams rules of who is asked for names, now. */
+export function policyOf(config: Config, upstreams: Upstreams): PolicyInfo {
+  const servers = upstreams.fallback.servers.all.map((server) => server.text);
+  const routes = [...upstreams.routes, upstreams.fallback].map(explainRoute);
   const { network, gateway, hostAlias, guestApi } = config;
   const allowBind = config.allowBind.map(formatBindRule);
   const alias = hostAlias === undefined ? [] : [{ destination: `${hostAlias}/32`, action: "the host's loopback" }];
@@ -37,7 +41,7 @@ export function policyOf(config: Config, servers: readonly string[]): PolicyInfo
       { destination: network.toString(), action: 'other VMs, by the switch; else refused: host unreachable' },
       { destination: '0.0.0.0/0', action: 'dialled by the host' },
     ],
-    dns: { order: DNS_ORDER, servers, domain: config.domain },
+    dns: { order: DNS_ORDER, servers, domain: config.domain, routes },
     allowBind: allowBind.length === 0 ? null : allowBind,
     limits: {
       maxFlows: config.maxFlows,

@@ -1,12 +1,10 @@
 // The network, wired: packet memory, stack, services, forwarders and links of one daemon. Each part gets its own slice of the
 // configuration; nothing here does a part's work.
 
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Millis } from '../base/clock.ts';
 import type { ApiSource } from '../control/resources.ts';
 import { LocalNames } from '../dns/local-names.ts';
-import { parseResolvConf } from '../dns/resolv-conf.ts';
 import { parseMac } from '../ethernet/mac.ts';
 import { Destinations } from '../forwarder/destination.ts';
 import { DnsService } from '../forwarder/dns-service.ts';
@@ -42,6 +40,7 @@ import { GuestApi } from './guest-api.ts';
 import { GuestDirectory } from './guest-directory.ts';
 import { Isolation } from './isolation.ts';
 import type { Log } from './log.ts';
+import { Names } from './names.ts';
 import type { Health, NetworkService, ReadyInfo } from './network-api.ts';
 import { NetworkControl } from './network-control.ts';
 import { networkMetrics } from './network-metrics.ts';
@@ -49,7 +48,6 @@ import { forwardOf } from './publish-item.ts';
 import { foreignState, stateFileName } from './state-file-name.ts';
 import type { StatsSource } from './stats-source.ts';
 import { makeUdpSockets } from './udp-sockets.ts';
-import { formatEndpoint } from './value-grammar.ts';
 
 /** The gateway's MAC, VPNKit's: launchers have it in their configurations. */
 const GATEWAY_MAC = 'f6:16:36:bc:f9:c6';
@@ -93,6 +91,7 @@ class Network implements NetworkService {
   readonly #dhcp: DhcpService;
   readonly #ntp: NtpService;
   readonly #dns: DnsService;
+  readonly #names: Names;
   readonly #tcp: TcpForwarder;
   readonly #udp: UdpForwarder;
   readonly #forwarding: Forwarding;
@@ -211,7 +210,10 @@ class Network implements NetworkService {
       this.#udp,
       {
         onTurnWanted: () => this.#turns.want(),
-        onTurnEnd: () => this.#wake.update(),
+        onTurnEnd: (now) => {
+          this.#names.look(now);
+          this.#wake.update();
+        },
         onVmConnected: (port) => {
           this.isolation.onVmConnected(port);
           this.#control.onVmConnected(port);
@@ -239,7 +241,7 @@ class Network implements NetworkService {
         dns: [gateway.v4],
         ntp: [gateway.v4],
         domain: config.domain,
-        search: this.#searchList(),
+        search: config.search,
         routes: [],
         mtuOf: (vmId) => this.#stack.ports.get(vmId)?.info.mtu ?? 1500,
       },
@@ -272,6 +274,14 @@ class Network implements NetworkService {
       sender,
       this.#stack.stats.drops,
     );
+    this.#names = new Names({
+      config,
+      clock: this.#clock,
+      log,
+      dns: () => this.#dns,
+      publish: (type, data) => this.#control.events.hub.publish(type, data),
+      onSearch: () => this.#dhcp.setDomains(config.domain, this.#names.search()),
+    });
     this.#dns = new DnsService({
       sender,
       clock: this.#clock,
@@ -285,9 +295,7 @@ class Network implements NetworkService {
         guests: this.#leases.names,
         zones: this.#control.zones,
       }),
-      upstreams: config.dns.map((e) => formatEndpoint(e.address, e.port)),
-      resolvConfPath: config.resolvConf,
-      hostsPath: config.hosts ?? '',
+      ...this.#names.dnsOptions(),
       linkLimitBytes: (vm) => Math.max(1232, ((vm as VmPort).takes ?? 1500) - 28),
       onDeadlineChanged,
       log: (level, event, fields) => {
@@ -301,7 +309,7 @@ class Network implements NetworkService {
     this.#tcp.serve(DNS_PORT, this.#dns);
     if (config.guestApi !== undefined)
       this.#tcp.serve(HTTP_PORT, new GuestApi(config.guestApi, this.#clock, () => this.forwards, log));
-    for (const p of [this.#stack, this.#udp, this.#forwarding.udp, this.#dns]) this.#wake.add(p);
+    for (const p of [this.#stack, this.#udp, this.#forwarding.udp, this.#dns, this.#names.sleep]) this.#wake.add(p);
     this.#stats = networkMetrics({
       stack: this.#stack,
       tcp: this.#forwarding.flows,
@@ -312,6 +320,7 @@ class Network implements NetworkService {
       dns: this.#dns,
       dhcp: this.#dhcp,
       ntp: this.#ntp,
+      host: this.#names,
       links: () => this.#linkTotals(),
       linksRefused: () => this.#listeners.reduce((n, l) => n + l.refused, 0),
       leases: () => this.#leases.size,
@@ -398,6 +407,7 @@ class Network implements NetworkService {
     this.#tcp.close();
     this.#udp.close();
     this.#dns.close();
+    this.#names.close();
     this.#wake.close();
     await Promise.all(this.#listeners.map((l) => l.close()));
     await Promise.all([this.#capture?.close(), this.#leaseFile?.close(), this.#state.close()]);
@@ -416,7 +426,6 @@ class Network implements NetworkService {
 
   async reload(): Promise<void> {
     this.#dns.refresh();
-    this.#dhcp.setDomains(this.#config.domain, this.#searchList());
   }
 
   #onVmGone(port: VmPort): void {
@@ -432,16 +441,6 @@ class Network implements NetworkService {
     if (now - this.#bugLoggedAt < BUG_LOG_MS) return;
     this.#bugLoggedAt = now;
     this.#log.error({ event: 'bug', err: error }, `bug: a ${what} was lost to it`);
-  }
-
-  #searchList(): readonly string[] {
-    if (this.#config.search.length > 0) return this.#config.search;
-    try {
-      return parseResolvConf(readFileSync(this.#config.resolvConf, 'utf8')).search;
-    } catch {
-      // No such file is a host without a search list.
-      return [];
-    }
   }
 
   #linkTotals(): LinkCounters {

@@ -138,6 +138,12 @@ export class Cache {
     return e;
   }
 
+  /** What is kept under a question; neither counted nor taken for a use. */
+  peek(key: QuestionKey, now: Millis): CacheEntry | undefined {
+    const e = this.#table.find(key);
+    return e !== undefined && now < e.expiresAt ? e : undefined;
+  }
+
   /** Keeps a response that answers `key` for `ttlSec` (0: not at all), in place of what was kept under it. */
   insert(key: QuestionKey, view: ResponseView, ttlSec: number, localVersion: number, now: Millis): void {
     const cost = stepped(view.length, MESSAGE_STEP_BYTES) + stepped(view.ttlCount, TTL_STEP) * 2 + ENTRY_OVERHEAD_BYTES;

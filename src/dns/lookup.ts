@@ -82,6 +82,14 @@ export class Lookup implements Keyed<Lookup>, Deadlined {
   /** The best of the answers that are not good enough to stop at, and its rcode; undefined without one. */
   best: Uint8Array | undefined = undefined;
   bestRcode = -1;
+  /** Every server is to be heard before "no such name" is believed. */
+  thorough = false;
+  /** `best` says that the name or type does not exist. */
+  negative = false;
+  /** The host's own resolver has been asked and has not answered. */
+  hostOpen = false;
+  /** It may be asked if no server answers. */
+  hostLast = false;
   /** Answered; a probe may still be out. */
   finished = false;
   readonly #onDeadline: (l: Lookup, now: Millis) => void;

@@ -31,12 +31,24 @@ export class Policy {
     return this.#local.lookup(name) ?? this.#fromHosts(name);
   }
 
+  /** What the host itself calls loopback is the host, which the guest reaches by the host alias. */
+  seenByGuest(listed: readonly IpAddress[]): readonly IpAddress[] {
+    if (!listed.some(isLoopback)) return listed;
+    const out: IpAddress[] = [];
+    for (const a of listed) {
+      for (const b of isLoopback(a) ? this.#local.hostAlias.filter((h) => h.family === a.family) : [a]) {
+        if (!out.some((o) => o.equals(b))) out.push(b);
+      }
+    }
+    return out;
+  }
+
   #fromHosts(name: string): LocalAnswer | undefined {
     const listed = this.#hosts.addresses.get(name);
     if (listed !== undefined) {
       return {
         source: Source.Hosts,
-        addresses: this.#seenByGuest(listed),
+        addresses: this.seenByGuest(listed),
         names: [],
         ttlSec: CHANGING_TTL_SEC,
         exists: true,
@@ -49,18 +61,6 @@ export class Policy {
     const names = this.#hosts.names.get(address.toString());
     if (names === undefined) return undefined;
     return { source: Source.Hosts, addresses: [], names, ttlSec: CHANGING_TTL_SEC, exists: true };
-  }
-
-  /** What the host's own file calls loopback is the host, which the guest reaches by the host alias. */
-  #seenByGuest(listed: readonly IpAddress[]): readonly IpAddress[] {
-    if (!listed.some(isLoopback)) return listed;
-    const out: IpAddress[] = [];
-    for (const a of listed) {
-      for (const b of isLoopback(a) ? this.#local.hostAlias.filter((h) => h.family === a.family) : [a]) {
-        if (!out.some((o) => o.equals(b))) out.push(b);
-      }
-    }
-    return out;
   }
 }
 

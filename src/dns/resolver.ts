@@ -12,31 +12,28 @@ import { DeadlineQueue } from '../base/deadline-queue.ts';
 import type { Random } from '../base/random.ts';
 import type { IpAddress } from '../ip/address.ts';
 import { AnswerWriter } from './answer.ts';
+import { isNegative, isPartialTransfer, isUseless, worth } from './answer-worth.ts';
 import { Attempt, Lookup, type Waiter } from './lookup.ts';
 import {
   CLASS_IN,
   HEADER_BYTES,
   MESSAGE_MAX_BYTES,
   QueryView,
-  RCODE_FORMERR,
   RCODE_NOERROR,
   RCODE_NOTIMP,
   RCODE_NXDOMAIN,
-  RCODE_REFUSED,
   RCODE_SERVFAIL,
   TYPE_A,
   TYPE_AAAA,
-  TYPE_AXFR,
-  TYPE_IXFR,
-  TYPE_SOA,
   UDP_SAFE_BYTES,
 } from './message.ts';
 import { nameToText } from './name.ts';
 import { type QuestionKey, QuestionTable } from './question-table.ts';
 import type { ServerAddress } from './resolv-conf.ts';
 import { ResponseView } from './response.ts';
-import { type Server, ServerList } from './server.ts';
+import type { Server, ServerList } from './server.ts';
 import type { DnsStats } from './stats.ts';
+import { HostUse, type UpstreamRule, Upstreams } from './upstreams.ts';
 
 /** Patience with one server before another (or the same again) is asked as well. */
 const STEP_MS = 800;
@@ -44,6 +41,8 @@ const STEP_MS = 800;
 const TCP_STEP_MS = 1500;
 /** Total patience: stub resolvers give up after 5 s. */
 const DEADLINE_MS = 4500;
+/** How long the host's own resolver is waited for once every server has refused. */
+const HOST_LAST_MS = 1000;
 /** How long a probe may take after its lookup was answered by another server. */
 const PROBE_MS = 1000;
 /** Attempts open at once, so that free ids stay easy to find and hard to guess. */
@@ -81,12 +80,15 @@ export interface ResolverOptions {
   readonly maxInFlight: number;
   /** Waiters of one client at most. */
   readonly maxPerClient: number;
+  /** What addresses of the host's own resolver are to a guest: the host's loopback is not the guest's. */
+  readonly seenByGuest?: (addresses: readonly IpAddress[]) => readonly IpAddress[];
   /** Called once for each lookup that a server answered, before its waiters. */
   readonly onAnswered: (lookup: Lookup, view: ResponseView, now: Millis) => void;
 }
 
 export class Resolver {
-  readonly servers: ServerList = new ServerList();
+  /** Who is asked for which names. */
+  readonly upstreams: Upstreams = new Upstreams();
   /** `options use-vc`: TCP only. */
   useTcp = false;
   readonly #transport: ResolverTransport;
@@ -94,6 +96,7 @@ export class Resolver {
   readonly #stats: DnsStats;
   readonly #maxInFlight: number;
   readonly #maxPerClient: number;
+  readonly #seenByGuest: (addresses: readonly IpAddress[]) => readonly IpAddress[];
   readonly #onAnswered: (lookup: Lookup, view: ResponseView, now: Millis) => void;
   readonly #table = new QuestionTable<Lookup>();
   readonly #open = new Set<Lookup>();
@@ -112,7 +115,13 @@ export class Resolver {
     this.#stats = options.stats;
     this.#maxInFlight = options.maxInFlight;
     this.#maxPerClient = options.maxPerClient;
+    this.#seenByGuest = options.seenByGuest ?? ((addresses) => addresses);
     this.#onAnswered = options.onAnswered;
+  }
+
+  /** The servers of every name that no rule of its own is for. */
+  get servers(): ServerList {
+    return this.upstreams.fallback.servers;
   }
 
   /** Questions in flight. */
@@ -133,16 +142,27 @@ export class Resolver {
     this.#deadlines.run(now);
   }
 
-  /** Takes a new list of servers. Open questions are asked anew there: an answer of the old ones may be wrong now. */
-  setServers(addresses: readonly ServerAddress[], now: Millis): boolean {
-    if (!this.servers.replace(addresses)) return false;
+  /** One list of servers for every name. */
+  setServers(servers: readonly ServerAddress[], now: Millis): boolean {
+    return this.setRules([{ domain: '', servers, source: '', host: HostUse.Alone }], now);
+  }
+
+  /** Takes new rules. Open questions are asked anew by them: an answer of the old servers may be wrong now. */
+  setRules(rules: readonly UpstreamRule[], now: Millis): boolean {
+    if (!this.upstreams.replace(rules)) return false;
+    this.restart(now);
+    return true;
+  }
+
+  /** Asks every open question anew, as if nothing had been sent for it. */
+  restart(now: Millis): void {
     for (const l of [...this.#open]) {
       for (const a of [...l.attempts]) this.#cancel(a);
       l.best = undefined;
       l.bestRcode = -1;
+      l.negative = false;
       this.#start(l, now);
     }
-    return true;
   }
 
   /** Asks upstream, or joins who asks already. The waiter belongs to the resolver until its answer. */
@@ -201,6 +221,11 @@ export class Resolver {
     } else if (isUseless(view.rcode)) {
       this.#keepBest(l, !bareError);
       this.#advance(l, now);
+    } else if (l.thorough && isNegative(view) && view.length <= BEST_MAX_BYTES) {
+      this.#keepBest(l, true);
+      l.negative = true;
+      if (l.step < l.order.length && !l.order[l.step]!.suspect) this.#advance(l, now);
+      else if (!l.attempts.some((o) => !o.probe && !o.server.suspect)) this.#finishFailed(l, now);
     } else if (isPartialTransfer(view)) {
       this.#finishError(l, RCODE_NOTIMP, now);
     } else {
@@ -222,16 +247,18 @@ export class Resolver {
 
   /** The host's own resolver has answered `lookupHost`. @param addresses undefined: it failed; `exists` false: no such name. */
   onHostAddresses(l: Lookup, addresses: readonly IpAddress[] | undefined, exists: boolean, now: Millis): void {
-    if (l.finished || !this.#open.has(l) || this.servers.all.length > 0) return;
-    if (addresses === undefined) {
-      this.#finishFailed(l, now);
+    if (l.finished || !this.#open.has(l) || !l.hostOpen) return;
+    l.hostOpen = false;
+    // Where there are servers its "no such name" may be no more than their silence, and is not passed on.
+    if (addresses === undefined || (!exists && l.order.length > 0)) {
+      if (l.step < l.order.length || l.attempts.length === 0) this.#advance(l, now);
       return;
     }
     const q = this.#query;
     q.wrap(l.query.wire, 0, l.query.wire.length);
     const rcode = exists ? RCODE_NOERROR : RCODE_NXDOMAIN;
     this.#writer.begin(q, rcode, false);
-    for (const a of addresses) {
+    for (const a of this.#seenByGuest(addresses)) {
       if ((l.type === TYPE_A) === a.isV4) this.#writer.addAddress(a, HOST_TTL_SEC);
     }
     this.#finishMade(l, this.#writer.finish(q, rcode), now);
@@ -252,18 +279,23 @@ export class Resolver {
   }
 
   #start(l: Lookup, now: Millis): void {
-    const order = this.servers.order();
+    const name = nameToText(l.query.wire, HEADER_BYTES, l.nameLen).toLowerCase();
+    const route = this.upstreams.route(name);
+    const order = route.servers.order();
     l.order = order;
     l.step = 0;
-    if (order.length === 0) {
-      l.nextStepAt = l.deadline;
-      this.#deadlines.update(l);
-      const address = l.klass === CLASS_IN && (l.type === TYPE_A || l.type === TYPE_AAAA);
-      const name = nameToText(l.query.wire, HEADER_BYTES, l.nameLen).toLowerCase();
-      if (!address || name === '.' || name.includes('\\') || !this.#transport.lookupHost(l, name, now)) {
-        this.#finishFailed(l, now);
+    l.thorough = route.thorough;
+    l.hostOpen = false;
+    l.hostLast = route.host !== HostUse.Alone;
+    l.deadline = Math.min(l.deadline, now + route.patienceMs);
+    if (order.length === 0 || route.host === HostUse.First) {
+      const asked = this.#askHost(l, name, now);
+      if (order.length === 0 || asked) {
+        l.nextStepAt = order.length === 0 ? l.deadline : now + STEP_MS;
+        if (asked) this.#deadlines.update(l);
+        else this.#finishFailed(l, now);
+        return;
       }
-      return;
     }
     // With nobody healthy there is no order to keep: whoever is back first answers.
     const all = order[0]!.suspect ? order.length : 1;
@@ -278,13 +310,28 @@ export class Resolver {
     this.#deadlines.update(l);
   }
 
+  /** Asks the host's own resolver, at most once by one rule. @returns false if it cannot say, or is asked too much already. */
+  #askHost(l: Lookup, name: string, now: Millis): boolean {
+    const address = l.klass === CLASS_IN && (l.type === TYPE_A || l.type === TYPE_AAAA);
+    l.hostLast = false;
+    l.hostOpen = address && name !== '.' && !name.includes('\\') && this.#transport.lookupHost(l, name, now);
+    return l.hostOpen;
+  }
+
+  /** Whether the host's own resolver may still have an answer that no server has. */
+  #hostMayKnow(l: Lookup, now: Millis): boolean {
+    if (l.hostOpen || !l.hostLast) return l.hostOpen;
+    return this.#askHost(l, nameToText(l.query.wire, HEADER_BYTES, l.nameLen).toLowerCase(), now);
+  }
+
   /** Asks the next server of the order, going round; the third round goes over TCP, for networks that lose DNS over UDP. */
   #askNext(l: Lookup, now: Millis): void {
     const n = l.order.length;
     const tcp = Math.floor(l.step / n) === 2;
-    this.#ask(l, l.order[l.step % n]!, tcp, false, now);
+    const server = l.order[l.step % n]!;
+    this.#ask(l, server, tcp, false, now);
     l.step++;
-    l.nextStepAt = now + (tcp ? TCP_STEP_MS : STEP_MS);
+    l.nextStepAt = now + stepMs(server, tcp);
   }
 
   #ask(l: Lookup, server: Server, tcp: boolean, probe: boolean, now: Millis): void {
@@ -322,11 +369,17 @@ export class Resolver {
     }
     const last = now >= l.deadline;
     for (const a of l.attempts) {
-      if (last || now - a.sentAt >= (a.tcp ? TCP_STEP_MS : STEP_MS)) this.#silence(a, now);
+      if (last || now - a.sentAt >= stepMs(a.server, a.tcp)) this.#silence(a, now);
     }
+    const all = l.step >= l.order.length;
     // With an error in hand and everybody asked, it is not worth another round; a truncated answer is worth waiting on.
-    if (last || l.order.length === 0 || (l.bestRcode > 0 && l.step >= l.order.length)) this.#finishFailed(l, now);
-    else this.#askNext(l, now);
+    if (last || l.order.length === 0 || ((l.bestRcode > 0 || l.negative) && all)) {
+      this.#finishFailed(l, now);
+      return;
+    }
+    // Beside the next round, not after it: the guest's patience is over then.
+    if (all && l.bestRcode < 0) this.#hostMayKnow(l, now);
+    this.#askNext(l, now);
   }
 
   #silence(a: Attempt, now: Millis): void {
@@ -336,10 +389,10 @@ export class Resolver {
     if (!a.tcp || this.useTcp) a.server.onSilence(a.sentAt, now);
   }
 
-  /** A truncated answer is worth more than an error, an earlier error more than a later. */
+  /** A truncated answer is worth more than "no such name", that more than an error, an earlier error more than a later. */
   #keepBest(l: Lookup, usable: boolean): void {
     const { buf, off, length, rcode } = this.#view;
-    if (l.bestRcode >= 0 && (rcode !== RCODE_NOERROR || l.bestRcode === RCODE_NOERROR)) return;
+    if (l.bestRcode >= 0 && worth(rcode) <= worth(l.bestRcode)) return;
     if (rcode === RCODE_NOERROR && !(usable && length <= BEST_MAX_BYTES)) return;
     l.bestRcode = rcode;
     l.best = usable && length <= BEST_MAX_BYTES ? Uint8Array.from(buf.subarray(off, off + length)) : undefined;
@@ -349,7 +402,11 @@ export class Resolver {
   #finishFailed(l: Lookup, now: Millis): void {
     if (l.best !== undefined && this.#made.wrap(l.best, 0, l.best.length)) this.#finish(l, this.#made, now);
     else if (l.bestRcode >= 0) this.#finishError(l, l.bestRcode, now);
-    else {
+    else if (now < l.deadline && this.#hostMayKnow(l, now)) {
+      l.deadline = Math.min(l.deadline, now + HOST_LAST_MS);
+      l.nextStepAt = l.deadline;
+      this.#deadlines.update(l);
+    } else {
       this.#stats.failures++;
       this.#finishError(l, RCODE_SERVFAIL, now);
     }
@@ -406,13 +463,7 @@ export class Resolver {
   }
 }
 
-/** Rcodes after which another server may know more. NXDOMAIN is an answer. */
-function isUseless(rcode: number): boolean {
-  return rcode === RCODE_SERVFAIL || rcode === RCODE_REFUSED || rcode === RCODE_NOTIMP || rcode === RCODE_FORMERR;
-}
-
-/** A zone transfer that goes on in further messages (RFC 5936 2.2), which one answer cannot carry. */
-function isPartialTransfer(view: ResponseView): boolean {
-  const transfer = view.type === TYPE_AXFR || view.type === TYPE_IXFR;
-  return transfer && view.rcode === RCODE_NOERROR && view.answers > 0 && view.lastAnswerType !== TYPE_SOA;
+/** Patience with one server before another is asked as well. */
+function stepMs(server: Server, tcp: boolean): number {
+  return Math.min(tcp ? TCP_STEP_MS : STEP_MS, server.timeoutMs);
 }

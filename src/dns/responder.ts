@@ -7,7 +7,7 @@ import { copyBytes, getU16, setU16 } from '../base/bytes.ts';
 import type { Millis } from '../base/clock.ts';
 import type { Random } from '../base/random.ts';
 import { AnswerWriter } from './answer.ts';
-import { Cache } from './cache.ts';
+import { Cache, type CacheEntry } from './cache.ts';
 import type { Hosts } from './hosts.ts';
 import type { LocalNames } from './local-names.ts';
 import type { Lookup, Waiter } from './lookup.ts';
@@ -34,6 +34,7 @@ import type { ServerAddress } from './resolv-conf.ts';
 import { Resolver, type ResolverTransport, ResolveVerdict } from './resolver.ts';
 import { cacheTtlSec, ResponseView } from './response.ts';
 import { DnsStats } from './stats.ts';
+import type { UpstreamRule } from './upstreams.ts';
 
 /** Who asked, and the way back to it. */
 export interface Asker {
@@ -109,6 +110,7 @@ export class Responder {
       stats: this.stats,
       maxInFlight: options.maxInFlight,
       maxPerClient: options.maxPerClient,
+      seenByGuest: (addresses) => this.policy.seenByGuest(addresses),
       onAnswered: (l, view, now) => this.#remember(l, view, now),
     });
   }
@@ -120,6 +122,25 @@ export class Responder {
     const changed = this.resolver.setServers(servers, now);
     if (changed) this.cache.flush();
     return changed;
+  }
+
+  /** The same with rules by domain. */
+  setRules(rules: readonly UpstreamRule[], useTcp: boolean, now: Millis): boolean {
+    this.resolver.useTcp = useTcp;
+    const changed = this.resolver.setRules(rules, now);
+    if (changed) this.cache.flush();
+    return changed;
+  }
+
+  /** Cached answers to a question, for each set of its flags that has one. @param name wire name. */
+  cachedAnswers(name: Uint8Array, type: number, klass: number, flags: readonly number[], now: Millis): CacheEntry[] {
+    const found: CacheEntry[] = [];
+    for (const set of flags) {
+      this.#key.set(name, 0, name.length, type, klass, set);
+      const entry = this.cache.peek(this.#key, now);
+      if (entry !== undefined) found.push(entry);
+    }
+    return found;
   }
 
   setHosts(hosts: Hosts): void {

@@ -5,6 +5,14 @@ import type { Millis } from '../base/clock.ts';
 import { isLoopbackV4 } from '../ip/address.ts';
 import { type ServerAddress, serverText } from './resolv-conf.ts';
 
+/** A server as a rule names it. */
+export interface UpstreamServer extends ServerAddress {
+  /** Lower ones are asked first. 0 if not given. */
+  readonly order?: number | undefined;
+  /** How long it is waited for; undefined: as long as the guest waits. */
+  readonly timeoutMs?: number | undefined;
+}
+
 const PROBE_MIN_MS = 1000;
 const PROBE_MAX_MS = 30_000;
 
@@ -14,6 +22,8 @@ export class Server {
   readonly text: string;
   /** No link between us: any UDP size passes. */
   readonly isLoopback: boolean;
+  readonly order: number;
+  readonly timeoutMs: number;
   /** Fell silent or failed, and has not answered since. */
   suspect = false;
   /** When a suspect server is worth a question again. */
@@ -27,9 +37,11 @@ export class Server {
   failures = 0;
   #probeMs = PROBE_MIN_MS;
 
-  constructor(at: ServerAddress) {
+  constructor(at: UpstreamServer) {
     this.at = at;
     this.text = serverText(at);
+    this.order = at.order ?? 0;
+    this.timeoutMs = at.timeoutMs ?? Number.POSITIVE_INFINITY;
     const a = at.address;
     this.isLoopback = a.isV4 ? isLoopbackV4(a.v4) : a.w0 === 0 && a.w1 === 0 && a.w2 === 0 && a.w3 === 1;
   }
@@ -67,20 +79,39 @@ export class Server {
   }
 }
 
+/** What makes a server the same for two rules: then they share what is known of its health. */
+function keyOf(s: UpstreamServer): string {
+  return `${serverText(s)} ${s.order ?? 0} ${s.timeoutMs ?? ''}`;
+}
+
 export class ServerList {
   #servers: readonly Server[] = [];
+  #keys: readonly string[] = [];
 
   get all(): readonly Server[] {
     return this.#servers;
   }
 
-  /** Takes a new list; servers that stay keep what is known of them. @returns false if nothing changed. */
-  replace(addresses: readonly ServerAddress[]): boolean {
-    const texts = addresses.map(serverText);
-    const old = this.#servers;
-    if (texts.length === old.length && texts.every((t, i) => t === old[i]!.text)) return false;
-    this.#servers = addresses.map((a, i) => old.find((s) => s.text === texts[i]) ?? new Server(a));
-    return true;
+  /**
+   * Takes a new list; servers that stay keep what is known of them.
+   * @param known servers by key, which lists share; new ones are added. @returns false if nothing changed.
+   */
+  replace(addresses: readonly UpstreamServer[], known: Map<string, Server>): boolean {
+    const sorted = [...addresses].sort((a, b) => (a.order ?? 0) - (b.order ?? 0));
+    const keys = sorted.map(keyOf);
+    const changed = keys.length !== this.#keys.length || keys.some((k, i) => k !== this.#keys[i]);
+    this.#servers = sorted.map((a, i) => {
+      const server = known.get(keys[i]!) ?? new Server(a);
+      known.set(keys[i]!, server);
+      return server;
+    });
+    this.#keys = keys;
+    return changed;
+  }
+
+  /** Adds its servers by key, for other lists. */
+  share(known: Map<string, Server>): void {
+    for (const [i, key] of this.#keys.entries()) known.set(key, this.#servers[i]!);
   }
 
   /** Nothing is held against anybody any more: the network may be another one. */

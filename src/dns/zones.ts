@@ -119,6 +119,26 @@ export class Zones implements LocalZones {
     return this.#zones.size === 0 ? undefined : this.#zoneOf(name)?.fallback;
   }
 
+  /** Which name, record or default answers for a name, in words. @param name as of `lookup`, or a reverse name. */
+  ruleOf(name: string): string {
+    if (this.#names.has(name)) return `the name ${name}`;
+    const apex = this.#zones.get(name);
+    const zone = apex?.records.some((r) => r.name === '@') === true ? apex : this.#zoneOf(name);
+    if (zone === undefined) return 'names and records, backwards';
+    const left = zone === apex ? '@' : name.slice(0, name.length - zone.zone.name.length - 1);
+    const at = zone.records.findIndex((r) => (r.matches === undefined ? r.name === left : r.matches(left)));
+    const record = zone.zone.records[at];
+    const which =
+      record === undefined
+        ? zone.zone.defaultAddress === undefined
+          ? 'nothing of it fits'
+          : 'its default address'
+        : record.pattern === undefined
+          ? `record ${at + 1}`
+          : `record ${at + 1}, pattern ${record.pattern}`;
+    return `the zone ${zone.zone.name}: ${which}`;
+  }
+
   namesOf(address: IpAddress): readonly string[] {
     if (this.#zones.size === 0 && this.#names.size === 0) return NO_NAMES;
     this.#reverse ??= this.#makeReverse();

@@ -1,11 +1,13 @@
-// The host's own resolver (getaddrinfo) for addresses, where no DNS server is configured that could be asked by wire.
-// It runs in libuv's small thread pool, which files share: so few at once, a short queue, and no word of it once too late.
+// The host's own resolver (getaddrinfo) for addresses: where no DNS server is configured that could be asked by wire, where none answers,
+// and for domains that the platform alone knows how to reach. It runs in libuv's thread pool, which files share and whose size is fixed at
+// start: half of it at most, a short queue, and no word of it once too late.
 
 import { type LookupAddress, lookup } from 'node:dns';
 import type { Lookup } from '../dns/lookup.ts';
 import { type IpAddress, parseAddress } from '../ip/address.ts';
 
-const RUNNING_MAX = 2;
+/** libuv reads UV_THREADPOOL_SIZE once, 4 without it. A dead resolver holds a thread for up to half a minute. */
+const RUNNING_MAX = Math.max(1, Math.min(Math.floor((Number(process.env.UV_THREADPOOL_SIZE) || 4) / 2), 64));
 const QUEUE_MAX = 256;
 /** UV_EAI_NODATA: the name exists. Node calls both this and UV_EAI_NONAME `ENOTFOUND`. */
 const ERRNO_NODATA = -3007;

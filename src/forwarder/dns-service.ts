@@ -1,5 +1,5 @@
 // The gateway's DNS service, UDP and TCP: hands guests' queries to `dns/responder`, its answers back, and keeps it told of the
-// host's resolv.conf and hosts file. It owns the sessions, the watched files and the deadlines; it decides no answer.
+// host's hosts file and of who is asked for which names (dns-sources). It owns the sessions and the deadlines; it decides no answer.
 
 import type { Clock, Millis } from '../base/clock.ts';
 import { DeadlineQueue } from '../base/deadline-queue.ts';
@@ -7,9 +7,10 @@ import type { Random } from '../base/random.ts';
 import { NO_HOSTS, parseHosts } from '../dns/hosts.ts';
 import type { LocalNames } from '../dns/local-names.ts';
 import { MESSAGE_MAX_BYTES, UDP_SAFE_BYTES } from '../dns/message.ts';
-import { parseResolvConf, parseServer, type ServerAddress, serverText } from '../dns/resolv-conf.ts';
+import { parseServer, type ServerAddress } from '../dns/resolv-conf.ts';
 import { type Asker, Responder } from '../dns/responder.ts';
 import type { DnsStats } from '../dns/stats.ts';
+import type { UpstreamRule } from '../dns/upstreams.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import type { IpAddress } from '../ip/address.ts';
@@ -22,11 +23,10 @@ import {
   RefuseReason,
   type TcpFlow,
 } from '../stack/ports.ts';
-import { WatchedFile } from './dns-files.ts';
+import { CHECK_MS, WatchedFile } from './dns-files.ts';
 import { DnsSession } from './dns-session.ts';
+import { type DnsLog, DnsSources, type ScopedResolvers } from './dns-sources.ts';
 import { type DnsSockets, DnsUpstream } from './dns-upstream.ts';
-
-export type DnsLog = (level: 'info' | 'warn' | 'debug', event: string, fields: Record<string, unknown>) => void;
 
 export interface DnsServiceOptions {
   readonly sender: DatagramSender;
@@ -36,6 +36,16 @@ export interface DnsServiceOptions {
   readonly names: LocalNames;
   /** Servers to ask in place of those in resolv.conf, each as `parseServer` takes them. */
   readonly upstreams?: readonly string[];
+  /** Servers for domains, before whatever files say of them. */
+  readonly rules?: readonly UpstreamRule[];
+  /** VPNKit's resolver files. */
+  readonly resolverFiles?: readonly string[];
+  /** What the platform says of domains beside resolv.conf. */
+  readonly scoped?: ScopedResolvers | undefined;
+  /** The search list of the host may be another one. */
+  readonly onSearch?: () => void;
+  /** Before each query. */
+  readonly onQuery?: (now: Millis) => void;
   /** Default `/etc/resolv.conf`. */
   readonly resolvConfPath?: string;
   /** Default `/etc/hosts`. */
@@ -108,10 +118,10 @@ export class DnsService implements DatagramService {
   readonly #clock: Clock;
   readonly #asker: UdpAsker;
   readonly #linkLimitBytes: ((vm: LinkPort) => number) | undefined;
-  readonly #upstreams: readonly ServerAddress[];
-  readonly #resolvConf: WatchedFile;
+  readonly #sources: DnsSources;
   readonly #hosts: WatchedFile;
   readonly #onDeadlineChanged: () => void;
+  readonly #onQuery: ((now: Millis) => void) | undefined;
   readonly #log: DnsLog | undefined;
   readonly #sessions = new Set<DnsSession>();
   readonly #sessionsPerVm = new Map<number, number>();
@@ -119,16 +129,18 @@ export class DnsService implements DatagramService {
   readonly #awake = new Set<DnsSession>();
   readonly #deadlines = new DeadlineQueue();
   readonly #frame = new Uint8Array(MESSAGE_MAX_BYTES + 2);
+  #nextLookAt: Millis = 0;
   #announced: Millis = Number.POSITIVE_INFINITY;
   #running = false;
   #settling = false;
 
   /** @throws OperatorError ERR_DNS_SERVER for an upstream that is no address. */
   constructor(options: DnsServiceOptions) {
-    this.#upstreams = (options.upstreams ?? []).map(upstreamAddress);
+    const servers = (options.upstreams ?? []).map(upstreamAddress);
     this.#clock = options.clock;
     this.#linkLimitBytes = options.linkLimitBytes;
     this.#onDeadlineChanged = options.onDeadlineChanged;
+    this.#onQuery = options.onQuery;
     this.#log = options.log;
     this.#maxSessions = options.maxSessions ?? 1024;
     this.unsentLimitBytes = options.maxUnsentBytes ?? 16 * 1024 * 1024;
@@ -155,16 +167,29 @@ export class DnsService implements DatagramService {
       this.#checkFiles(this.#clock.now());
       this.#settle();
     };
-    this.#resolvConf = new WatchedFile(
-      options.resolvConfPath ?? '/etc/resolv.conf',
-      (text) => this.#onResolvConf(text),
-      recheck,
-    );
+    this.#sources = new DnsSources({
+      servers,
+      rules: options.rules ?? [],
+      files: options.resolverFiles ?? [],
+      resolvConfPath: options.resolvConfPath ?? '/etc/resolv.conf',
+      scoped: options.scoped,
+      onRules: (rules, useTcp) => {
+        this.#useRules(rules, useTcp, this.#clock.now());
+        options.onSearch?.();
+      },
+      onEvent: recheck,
+      log: options.log,
+    });
     this.#hosts = new WatchedFile(options.hostsPath ?? '/etc/hosts', (text) => this.#onHosts(text), recheck);
   }
 
   get stats(): DnsStats {
     return this.responder.stats;
+  }
+
+  /** The host's search list, as resolver files and resolv.conf have it. */
+  get search(): readonly string[] {
+    return this.#sources.search;
   }
 
   /** DNS connections of guests that are open. */
@@ -177,8 +202,7 @@ export class DnsService implements DatagramService {
     const now = this.#clock.now();
     this.#running = true;
     this.#hosts.start(now);
-    if (this.#upstreams.length > 0) this.#useServers(this.#upstreams, false, now);
-    else this.#resolvConf.start(now);
+    this.#sources.start(now);
     this.#settle();
   }
 
@@ -188,7 +212,7 @@ export class DnsService implements DatagramService {
     const now = this.#clock.now();
     this.#running = false;
     this.#hosts.close();
-    this.#resolvConf.close();
+    this.#sources.close();
     this.responder.resolver.close(now);
     for (const s of [...this.#sessions]) s.close(now);
     this.upstream.close();
@@ -197,10 +221,12 @@ export class DnsService implements DatagramService {
   /** What was learnt of the network is forgotten and the files are read anew: after a wake-up, or on the operator's word. */
   refresh(): void {
     this.responder.cache.flush();
-    this.responder.resolver.servers.forgive();
+    this.responder.resolver.upstreams.forgive();
     this.upstream.renew();
     if (!this.#running) return;
-    this.#checkFiles(this.#clock.now(), true);
+    const now = this.#clock.now();
+    this.#checkFiles(now, true);
+    this.responder.resolver.restart(now);
     this.#settle();
   }
 
@@ -236,7 +262,9 @@ export class DnsService implements DatagramService {
 
   /** For sessions: one message of a guest. */
   query(buf: Uint8Array, off: number, len: number, asker: Asker, now: Millis): void {
-    this.#checkFiles(now);
+    this.#onQuery?.(now);
+    // One comparison for a query whose files were looked at a moment ago; events do not wait for it.
+    if (now >= this.#nextLookAt) this.#checkFiles(now);
     this.responder.onQuery(buf, off, len, asker, now);
   }
 
@@ -302,22 +330,20 @@ export class DnsService implements DatagramService {
   }
 
   #checkFiles(now: Millis, force = false): void {
-    if (this.#upstreams.length === 0) this.#resolvConf.check(now, force);
+    this.#nextLookAt = now + CHECK_MS;
+    this.#sources.check(now, force);
     this.#hosts.check(now, force);
   }
 
-  #onResolvConf(text: string | undefined): void {
-    const conf = parseResolvConf(text ?? '');
-    if (conf.unusable.length > 0) {
-      this.#log?.('warn', 'dns.resolv-conf.unusable', { path: this.#resolvConf.path, nameservers: conf.unusable });
-    }
-    this.#useServers(conf.servers, conf.useTcp, this.#clock.now());
-  }
-
-  #useServers(servers: readonly ServerAddress[], useTcp: boolean, now: Millis): void {
-    if (!this.responder.setServers(servers, useTcp, now)) return;
+  #useRules(rules: readonly UpstreamRule[], useTcp: boolean, now: Millis): void {
+    if (!this.responder.setRules(rules, useTcp, now)) return;
     this.upstream.renew();
-    this.#log?.('info', 'dns.servers.changed', { servers: servers.map(serverText) });
+    const { fallback, routes } = this.responder.resolver.upstreams;
+    const domains = Object.fromEntries(routes.map((r) => [r.domain, r.servers.all.map((s) => s.text)]));
+    this.#log?.('info', 'dns.servers.changed', {
+      servers: fallback.servers.all.map((s) => s.text),
+      ...(routes.length === 0 ? {} : { domains }),
+    });
   }
 
   #onHosts(text: string | undefined): void {

@@ -78,7 +78,7 @@ export interface StackHooks {
   /** A turn is wanted outside of one: call `endTurn` soon (once the host's other events of this moment are in). */
   onTurnWanted(): void;
   /** A turn is over: `nextDeadline` may have changed. */
-  onTurnEnd(): void;
+  onTurnEnd(now: Millis): void;
   onVmConnected(port: VmPort): void;
   onVmGone(port: VmPort): void;
   /** A MAC is new on this port; 6 bytes at `off`, valid until the call returns. */
@@ -193,7 +193,7 @@ export class Stack
     this.egress.flush(now);
     this.#inBatch = false;
     if (!done) this.#hooks.onTurnWanted();
-    this.#hooks.onTurnEnd();
+    this.#hooks.onTurnEnd(now);
   }
 
   onAwake(): void {

@@ -1,4 +1,5 @@
-// An idle daemon sleeps: with a VM that says nothing and a control socket that nobody asks, no timer of ours or of a library wakes it.
+// An idle daemon sleeps: with a VM that says nothing and a control socket that nobody asks, no timer of ours or of a library wakes it, but
+// for a look at the clock twice a minute (host/sleep-watch).
 
 import { existsSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -7,7 +8,8 @@ import { startDaemon } from '../helpers/daemon.ts';
 
 /** Longer than every periodic timer that a library is known to set by itself (1 s, 5 s). */
 const QUIET_MS = 6500;
-const TRIES = 4;
+/** More of them than a minute has of those looks. */
+const TRIES = 6;
 
 /** Times that the main thread has gone to sleep. */
 function sleeps(pid: number): number {
