@@ -7,6 +7,7 @@ import {
   CAFE_DNS,
   CORP_DNS,
   CORP_NAME,
+  freshName,
   HOME,
   HOME_DNS,
   INTERNET,
@@ -257,4 +258,36 @@ t.test('the Wi-Fi changes', { skip }, async (t) => {
     t.ok(ms < 2 * AT_ONCE_MS, `soon (${ms.toFixed(0)} ms)`);
   });
   t.ok(lab.running);
+});
+
+t.test('a server of the VPN stays in resolv.conf while the VPN comes and goes', { skip }, async (t) => {
+  const lab = await Laboratory.start(t, { resolvConf: nameservers(CORP_DNS) });
+  lab.vpnUp();
+  const many = async (t: Test, what: string): Promise<void> => {
+    const answers = await Promise.all(Array.from({ length: 50 }, () => lab.ask(freshName())));
+    t.same([...new Set(answers.map((a) => `${a.rcode} ${a.addresses}`))], [`NOERROR ${CORP_DNS}`], what);
+    const slowest = Math.max(...answers.map((a) => a.ms));
+    t.ok(slowest < AT_ONCE_MS, `${what}: within ${slowest.toFixed(0)} ms`);
+  };
+  await many(t, 'up');
+  for (const address of [VPN_OTHER_HOST, VPN_HOST, VPN_OTHER_HOST]) {
+    lab.vpnDown();
+    lab.vpnUp(address);
+    await many(t, `50 names at once, right after the host has become ${address}`);
+  }
+  lab.vpnDown('unreachable');
+  await expectName(t, lab, freshName(), 'SERVFAIL', 'down');
+  lab.vpnUp();
+  await many(t, 'up again');
+});
+
+t.test('DNS by TCP only, and the address of the host changes', { skip }, async (t) => {
+  const lab = await Laboratory.start(t, { resolvConf: `${nameservers(HOME_DNS)}options use-vc\n` });
+  await expectName(t, lab, freshName(), `NOERROR ${HOME_DNS}`);
+  lab.join(HOME, HOME.otherHost);
+  const { rcode, ms } = await lab.ask(freshName());
+  t.equal(rcode, 'NOERROR');
+  t.ok(ms < 2500, `no kernel tells of it: one lookup waits (${ms.toFixed(0)} ms)`);
+  await expectName(t, lab, freshName(), `NOERROR ${HOME_DNS}`);
+  await expectName(t, lab, freshName(), `NOERROR ${HOME_DNS}`);
 });
