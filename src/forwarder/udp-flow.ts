@@ -162,16 +162,16 @@ export class UdpFlow implements UdpSocketOwner {
     } else if (errno === 'ECONNREFUSED') {
       // The error of an earlier datagram, handed to this one, which was not sent.
       this.#again(send);
-      this.#askedAt = NEVER;
     }
+    this.#askedAt = NEVER;
     this.#owner.onHostError(this, errno, primary, this.#primaryPort, send.bytes.length);
   }
 
   onSocketError(socket: UdpSocket, errno: string): void {
     if (this.closed || socket !== this.#b || this.#primary === undefined) return;
     if (isStaleRoute(errno) && this.#reconnect()) return;
-    // An answer of a kind: this is the way to the primary.
-    if (errno === 'ECONNREFUSED') this.#askedAt = NEVER;
+    // An answer of a kind.
+    this.#askedAt = NEVER;
     this.#owner.onHostError(this, errno, this.#primary, this.#primaryPort, this.#lastLen);
   }
 
