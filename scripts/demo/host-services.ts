@@ -1,15 +1,21 @@
 // The servers on the host's loopback that guests talk to in the demo and the tests: HTTP down and up, UDP echo, a server that
-// answers after the client's FIN, a DNS server that stands in for the host's resolver, and a port where nobody listens.
+// answers after the client's FIN, two DNS servers that stand in for the host's resolvers, with a resolv.conf that names one of them, and a
+// port where nobody listens.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket, type Socket as DatagramSocket } from 'node:dgram';
+import { chmodSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import dnsPacket from 'dns-packet';
 
 /** The name that only the stand-in DNS server knows, and what it answers. */
 export const UPSTREAM_NAME = 'demo.isthmus.test';
 export const UPSTREAM_ADDRESS = '192.0.2.77';
+/** What the other one answers for it. */
+export const OTHER_ADDRESS = '192.0.2.78';
 /** TXT data too large for a plain UDP answer, so that the answer has to come by TCP. */
 export const UPSTREAM_TEXT: string = Array.from({ length: 12 }, (_, i) => `${i}-`.padEnd(100, 'isthmus.')).join('');
 
@@ -19,6 +25,11 @@ export interface HostServices {
   readonly udpPort: number;
   readonly halfClosePort: number;
   readonly dnsPort: number;
+  readonly otherDnsPort: number;
+  /** A file that names the first DNS server. */
+  readonly resolvConf: string;
+  /** Replaces that file by one that names the server at this port. */
+  useDns(port: number): void;
   /** A port where nobody listens. */
   readonly refusedPort: number;
   /** SHA-256 of the first `bytes` of what `GET /download?bytes=` sends. */
@@ -96,13 +107,13 @@ function halfCloseServer(): Server {
   });
 }
 
-function dnsAnswer(message: Buffer, limit: number): Buffer {
+function dnsAnswer(message: Buffer, limit: number, address: string): Buffer {
   const query = dnsPacket.decode(message);
   const question = query.questions?.[0];
   const known = question?.name.toLowerCase() === UPSTREAM_NAME;
   const answers: dnsPacket.Answer[] = [];
   if (known && question?.type === 'A') {
-    answers.push({ type: 'A', name: question.name, ttl: 60, data: UPSTREAM_ADDRESS });
+    answers.push({ type: 'A', name: question.name, ttl: 60, data: address });
   }
   if (known && question?.type === 'TXT') {
     for (let at = 0; at < UPSTREAM_TEXT.length; at += 1200) {
@@ -118,7 +129,7 @@ function dnsAnswer(message: Buffer, limit: number): Buffer {
   return dnsPacket.encode({ ...packet, flags: flags | dnsPacket.TRUNCATED_RESPONSE });
 }
 
-function dnsOverTcp(): Server {
+function dnsOverTcp(address: string): Server {
   return createServer((socket) => {
     let buffered = Buffer.alloc(0);
     socket.on('error', () => socket.destroy());
@@ -126,7 +137,7 @@ function dnsOverTcp(): Server {
       buffered = Buffer.concat([buffered, chunk]);
       while (buffered.length >= 2 && buffered.length >= 2 + buffered.readUInt16BE(0)) {
         const length = buffered.readUInt16BE(0);
-        const reply = dnsAnswer(buffered.subarray(2, 2 + length), 65_535);
+        const reply = dnsAnswer(buffered.subarray(2, 2 + length), 65_535, address);
         buffered = buffered.subarray(2 + length);
         const head = Buffer.alloc(2);
         head.writeUInt16BE(reply.length);
@@ -137,13 +148,13 @@ function dnsOverTcp(): Server {
 }
 
 /** The same free port for UDP and TCP. */
-async function dnsPair(): Promise<{ udp: DatagramSocket; tcp: Server; port: number }> {
+async function dnsPair(address: string): Promise<{ udp: DatagramSocket; tcp: Server; port: number }> {
   for (let attempt = 0; ; attempt++) {
     const udp = createSocket('udp4', (message, peer) => {
-      udp.send(dnsAnswer(message, 512), peer.port, peer.address);
+      udp.send(dnsAnswer(message, 512, address), peer.port, peer.address);
     });
     const port = await bound(udp);
-    const tcp = dnsOverTcp();
+    const tcp = dnsOverTcp(address);
     try {
       await listening(tcp, port);
       return { udp, tcp, port };
@@ -151,6 +162,24 @@ async function dnsPair(): Promise<{ udp: DatagramSocket; tcp: Server; port: numb
       udp.close();
       if (attempt > 20) throw error;
     }
+  }
+}
+
+/** A resolv.conf in a folder that anybody may read. */
+class ResolvConf {
+  readonly folder = mkdtempSync(join(tmpdir(), 'isthmus-resolv-'));
+  readonly path = join(this.folder, 'resolv.conf');
+
+  constructor() {
+    chmodSync(this.folder, 0o755);
+  }
+
+  /** As NetworkManager and VPN clients do it: a new file takes the name. */
+  use(port: number): void {
+    const next = join(this.folder, 'next');
+    writeFileSync(next, `nameserver 127.0.0.1:${port}\n`);
+    chmodSync(next, 0o644);
+    renameSync(next, this.path);
   }
 }
 
@@ -164,17 +193,23 @@ export async function startHostServices(): Promise<HostServices> {
   const refused = createServer();
   const refusedPort = await listening(refused);
   await new Promise((resolve) => refused.close(resolve));
-  const [httpPort, halfClosePort, udpPort, dns] = await Promise.all([
+  const [httpPort, halfClosePort, udpPort, dns, otherDns] = await Promise.all([
     listening(http),
     listening(halfClose),
     bound(echo),
-    dnsPair(),
+    dnsPair(UPSTREAM_ADDRESS),
+    dnsPair(OTHER_ADDRESS),
   ]);
+  const resolvConf = new ResolvConf();
+  resolvConf.use(dns.port);
   return {
     httpPort,
     halfClosePort,
     udpPort,
     dnsPort: dns.port,
+    otherDnsPort: otherDns.port,
+    resolvConf: resolvConf.path,
+    useDns: (port) => resolvConf.use(port),
     refusedPort,
     downloadHash(bytes) {
       const hash = createHash('sha256');
@@ -184,7 +219,11 @@ export async function startHostServices(): Promise<HostServices> {
     async close() {
       echo.close();
       dns.udp.close();
-      const closing = [http, halfClose, dns.tcp].map((server) => new Promise((resolve) => server.close(resolve)));
+      otherDns.udp.close();
+      rmSync(resolvConf.folder, { recursive: true, force: true });
+      const closing = [http, halfClose, dns.tcp, otherDns.tcp].map(
+        (server) => new Promise((resolve) => server.close(resolve)),
+      );
       (http as ReturnType<typeof createHttpServer>).closeAllConnections();
       await Promise.race([Promise.all(closing), new Promise((resolve) => setTimeout(resolve, 1000).unref())]);
     },

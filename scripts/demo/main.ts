@@ -106,7 +106,7 @@ async function main(): Promise<number> {
     daemon = await DaemonProcess.start({
       folder,
       args: [
-        ...['--mtu', String(mtu), '--dns', `127.0.0.1:${services.dnsPort}`, '--lease', `${MAC}=${GUEST_ADDRESS}`],
+        ...['--mtu', String(mtu), '--resolv-conf', services.resolvConf, '--lease', `${MAC}=${GUEST_ADDRESS}`],
         ...['--publish', `127.0.0.1:${publishedPort}:${GUEST_ADDRESS}:8080`],
         ...(pcap === undefined ? [] : ['--pcap', capture]),
       ],

@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process';
 import { get } from 'node:http';
 import { promisify } from 'node:util';
 import type { GuestDriver, GuestLease } from './guest-driver.ts';
-import { type HostServices, UPSTREAM_ADDRESS, UPSTREAM_NAME, UPSTREAM_TEXT } from './host-services.ts';
+import { type HostServices, OTHER_ADDRESS, UPSTREAM_ADDRESS, UPSTREAM_NAME, UPSTREAM_TEXT } from './host-services.ts';
 
 /** What the steps share. */
 export interface StepContext {
@@ -68,6 +68,8 @@ const GATEWAY_NAMES = ['gateway.isthmus.internal', 'gateway.docker.internal', 'g
 
 const PAGE = 'served by the guest\n';
 const REFUSED_LIMIT_MS = 50;
+/** From a change of resolv.conf to the first right answer. */
+const FOLLOW_LIMIT_MS = 1000;
 /** NTP's fraction and our two clock readings differ by the time of one exchange, which TCG makes long. */
 const NTP_LIMIT_MS = 1000;
 
@@ -145,6 +147,26 @@ export const STEPS: readonly Step[] = [
       const large = await guest.resolve({ name: UPSTREAM_NAME, type: 'TXT', transport: 'tcp', server: gateway });
       same(large.join(''), UPSTREAM_TEXT, 'the TXT record');
       return { detail: `A, and a TXT record of ${UPSTREAM_TEXT.length} bytes that UDP truncates` };
+    },
+  },
+  {
+    name: 'DNS: resolv.conf changes',
+    async run({ guest, services, gateway }) {
+      const query = { name: UPSTREAM_NAME, type: 'A', transport: 'udp', server: gateway } as const;
+      /** The answer before may be kept for a minute, so the new one is the new server's. */
+      const follow = async (port: number, wanted: string): Promise<number> => {
+        services.useDns(port);
+        const changed = performance.now();
+        let found = '';
+        while (found !== wanted && performance.now() - changed < FOLLOW_LIMIT_MS) {
+          found = (await guest.resolve(query)).join();
+        }
+        same(found, wanted, UPSTREAM_NAME);
+        return performance.now() - changed;
+      };
+      const there = await follow(services.otherDnsPort, OTHER_ADDRESS);
+      const back = await follow(services.dnsPort, UPSTREAM_ADDRESS);
+      return { detail: `another server is asked after ${ms(there)}, the first again after ${ms(back)}` };
     },
   },
   {

@@ -11,6 +11,8 @@ const IDLE_MS = 4000;
 const CROWD = 16;
 /** RFC 7766 6.2.2 asks for one; servers that answer strictly in order make a few more worth it. */
 const PER_SERVER_MAX = 8;
+/** A query that waits this long on a connection that says nothing at all: the way to the server may have changed under it. */
+const STALLED_MS = 1000;
 const LENGTH_BYTES = 2;
 
 export interface TcpUpstreamHost {
@@ -24,6 +26,7 @@ class TcpChannel {
   readonly socket: Socket;
   readonly pending = new Set<Attempt>();
   idleSince: Millis;
+  heardAt: Millis;
   closed = false;
   /** Takes no more queries. */
   worn = false;
@@ -36,6 +39,12 @@ class TcpChannel {
     this.server = server;
     this.socket = socket;
     this.idleSince = now;
+    this.heardAt = now;
+  }
+
+  /** A query of that time should have been answered, and nothing has come since. */
+  stalledSince(sentAt: Millis, now: Millis): boolean {
+    return this.heardAt <= sentAt && now - sentAt >= STALLED_MS;
   }
 }
 
@@ -72,7 +81,9 @@ export class TcpUpstream {
   }
 
   cancel(a: Attempt): void {
-    if (a.channel instanceof TcpChannel) this.#release(a.channel, a);
+    if (!(a.channel instanceof TcpChannel)) return;
+    if (a.channel.stalledSince(a.sentAt, this.#clock.now())) a.channel.worn = true;
+    this.#release(a.channel, a);
   }
 
   nextDeadline(): Millis {
@@ -108,6 +119,8 @@ export class TcpUpstream {
     for (const c of this.#channels) {
       if (c.server !== server) continue;
       count++;
+      const [oldest] = c.pending;
+      if (oldest !== undefined && c.stalledSince(oldest.sentAt, now)) c.worn = true;
       if (!c.worn && (best === undefined || c.pending.size < best.pending.size)) best = c;
     }
     const wanted = best === undefined || fresh || best.pending.size >= CROWD;
@@ -139,6 +152,7 @@ export class TcpUpstream {
   }
 
   #data(c: TcpChannel, chunk: Buffer): void {
+    c.heardAt = this.#clock.now();
     // Copy: a frame may lie in several chunks. Bounded by the longest frame and one chunk.
     const buf = c.partial.length === 0 ? chunk : Buffer.concat([c.partial, chunk]);
     let at = 0;

@@ -29,6 +29,8 @@ const SPARE = 1 / 3;
 /** A port's life, and how long a socket without open queries is kept. */
 const AGE_MAX_MS = 10_000;
 const IDLE_MS = 2000;
+/** An answer this much younger than a question that has none says that the question's socket leads nowhere, not that the server is slow. */
+const LOST_MS = 500;
 
 /** What is used of what all UDP sockets share. */
 export type DnsSockets = Pick<UdpSocketContext, 'handles' | 'texts'>;
@@ -147,7 +149,10 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
 
   cancel(a: Attempt): void {
     if (a.tcp) this.#tcp.cancel(a);
-    else if (a.channel instanceof UdpChannel) this.#release(a.channel, a);
+    else if (a.channel instanceof UdpChannel) {
+      if (a.server.lastAnswerAt - a.sentAt > LOST_MS) this.#retire(a.server, a.sentAt);
+      this.#release(a.channel, a);
+    }
   }
 
   lookupHost(lookup: Lookup, name: string, _now: Millis): boolean {
@@ -199,10 +204,14 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
       this.#failLater(a);
       return;
     }
+    if (this.#nextSweep === NEVER) this.#nextSweep = now + IDLE_MS;
+    this.#sendOn(c, a);
+  }
+
+  #sendOn(c: UdpChannel, a: Attempt): void {
     a.channel = c;
     c.pending.add(a);
     c.uses++;
-    if (this.#nextSweep === NEVER) this.#nextSweep = now + IDLE_MS;
     // The bytes stay as they are for as long as the attempt lives.
     if (c.handle.send(a.wire) < PENDING) this.#breakLater(c);
   }
@@ -275,7 +284,10 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
     this.#onActivity();
   }
 
-  /** The kernel says that this server cannot be reached: all its open queries on this socket have failed. */
+  /**
+   * The kernel says that this server cannot be reached from this socket. A socket older than a query may be bound to an address that is
+   * gone: it goes once more from a new one, whose word counts.
+   */
   onUdpBroken(c: UdpChannel): void {
     if (c.closed) return;
     const failed = [...c.pending];
@@ -283,8 +295,21 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
     this.#close(c);
     if (failed.length === 0) return;
     const now = this.#clock.now();
-    for (const a of failed) this.#resolver?.onFailure(a, now);
+    const fresh = this.#closed || !failed.some((a) => c.openedAt < a.sentAt) ? undefined : this.#open(c.server, now);
+    for (const a of failed) {
+      if (fresh === undefined || c.openedAt >= a.sentAt) this.#resolver?.onFailure(a, now);
+      else if (a.live) this.#sendOn(fresh, a);
+    }
     this.#onActivity();
+  }
+
+  /** Sockets of a server that were open at that time carry nothing more. */
+  #retire(server: Server, openedUntil: Millis): void {
+    for (const c of [...(this.#channels.get(server) ?? [])]) {
+      if (c.openedAt > openedUntil) continue;
+      if (c.pending.size === 0) this.#close(c);
+      else c.uses = USES_MAX;
+    }
   }
 
   /** A send failed inside of the resolver's call: it hears of that when it has returned. */

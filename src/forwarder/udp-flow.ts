@@ -6,9 +6,9 @@
 //      datagrams, and only a connected socket hears that the remote refused (ICMP port unreachable)
 //
 // A claims the port while nobody else holds it, and only then lets B join it. B's source address is fixed when it connects; it is made anew when sends fail for want of a route, and when nothing has come back for a while, so that a VPN that comes or goes
-// strands no guest socket. A hears what arrives meanwhile.
+// strands no guest socket. What B gets no answers to A carries meanwhile, and it hears what arrives at other addresses.
 
-import type { Millis } from '../base/clock.ts';
+import { type Millis, NEVER } from '../base/clock.ts';
 import { PortUse } from '../host/udp-handle.ts';
 import type { IpAddress } from '../ip/address.ts';
 import type { LinkPort } from '../stack/ports.ts';
@@ -19,6 +19,8 @@ import { type SendSlot, UdpSocket, type UdpSocketContext, type UdpSocketOwner } 
 const PRIMARY_IDLE_MS = 5000;
 /** B is made anew when the guest sends and this long nothing has come back. */
 const UNANSWERED_MS = 5000;
+/** Before that, A carries what B gets no answers to: the kernel chooses the source of each of its datagrams anew. */
+const DOUBT_MS = 1000;
 /** B is made anew for an error at most this often; sooner, the error goes to the guest. */
 const REOPEN_MS = 1000;
 /** Ports below need privileges on the host, and are not asked for. */
@@ -75,6 +77,8 @@ export class UdpFlow implements UdpSocketOwner {
   #primaryUsed: Millis = 0;
   #heardAt: Millis = 0;
   #openedAt: Millis = 0;
+  /** When the first of the datagrams to the primary that have had no answer was sent; NEVER if there is none. */
+  #askedAt: Millis = NEVER;
   #lastLen = 0;
   #resending = false;
 
@@ -105,7 +109,8 @@ export class UdpFlow implements UdpSocketOwner {
     } else return this.#count(this.#a, to, toPort, buf, off, len);
     this.#primaryUsed = now;
     this.#lastLen = len;
-    if (this.#b === undefined) return this.#count(this.#a, to, toPort, buf, off, len);
+    if (this.#askedAt === NEVER) this.#askedAt = now;
+    if (this.#b === undefined || now - this.#askedAt > DOUBT_MS) return this.#count(this.#a, to, toPort, buf, off, len);
     return this.#count(this.#b, undefined, 0, buf, off, len);
   }
 
@@ -130,6 +135,9 @@ export class UdpFlow implements UdpSocketOwner {
       fromPort = this.#primaryPort;
       this.#heardAt = now;
       this.#primaryUsed = now;
+      this.#askedAt = NEVER;
+      // B does not hear what comes to another address of the host than its own; then A carries until there is a better B.
+      if (socket === this.#a && this.#b !== undefined && !this.#reconnect()) this.#askedAt = Number.NEGATIVE_INFINITY;
     } else from = this.#context.texts.addressOf(address);
     // B hears the primary only, but for the moment between its bind and its connect.
     if (from === undefined || (socket !== this.#a && socket !== this.#b)) return;
@@ -155,12 +163,15 @@ export class UdpFlow implements UdpSocketOwner {
       // The error of an earlier datagram, handed to this one, which was not sent.
       this.#again(send);
     }
+    this.#askedAt = NEVER;
     this.#owner.onHostError(this, errno, primary, this.#primaryPort, send.bytes.length);
   }
 
   onSocketError(socket: UdpSocket, errno: string): void {
     if (this.closed || socket !== this.#b || this.#primary === undefined) return;
     if (isStaleRoute(errno) && this.#reconnect()) return;
+    // An answer of a kind.
+    this.#askedAt = NEVER;
     this.#owner.onHostError(this, errno, this.#primary, this.#primaryPort, this.#lastLen);
   }
 
@@ -184,6 +195,7 @@ export class UdpFlow implements UdpSocketOwner {
       this.reopened++;
     }
     this.#openedAt = now;
+    this.#askedAt = NEVER;
     const family = this.guest.family;
     const b = new UdpSocket(this, this.#context, family);
     if (!b.open(family === 4 ? '0.0.0.0' : '::', this.hostPort, PortUse.Join)) return;

@@ -26,7 +26,7 @@ t.test('a Linux VM gets its whole network', { skip }, async (test) => {
   const publishedPort = await freePort();
   const daemon = await startDaemon(test, {
     args: [
-      ...['--dns', `127.0.0.1:${services.dnsPort}`, '--lease', `${MAC}=${GUEST}`, '--strict'],
+      ...['--resolv-conf', services.resolvConf, '--lease', `${MAC}=${GUEST}`, '--strict'],
       ...['--publish', `127.0.0.1:${publishedPort}:${GUEST}:8080`],
     ],
   });

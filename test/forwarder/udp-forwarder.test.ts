@@ -285,6 +285,47 @@ overBoth.test(
   },
 );
 
+overBoth.test(
+  'what comes from the primary to another address of the host is heard, and the way to it looked for anew at most once a second',
+  async (t, handles) => {
+    const w = new World(handles);
+    const f = w.forwarder();
+    t.teardown(() => f.close());
+    const s = await server(t, '');
+    send(f, w, 7300, ALIAS, s.port, 'x');
+    t.match(await w.next(), { body: 'x' });
+    const flow = [...f.flows()][0]!;
+    t.equal(flow.reopened, 0);
+    // The connected socket's own address is 127.0.0.1.
+    const astray = async (): Promise<void> => {
+      s.socket.send('astray', flow.hostPort, '127.0.0.2');
+      t.match(await w.next(), { body: 'astray', from: `${ALIAS}:${s.port}` });
+    };
+    for (let i = 0; i < 5; i++) await astray();
+    t.equal(flow.reopened, 0, 'not yet');
+    send(f, w, 7300, ALIAS, s.port, 'y');
+    t.match(await w.next(), { body: 'y' }, 'the guest is heard meanwhile');
+    w.time = 1000;
+    for (let i = 0; i < 5; i++) await astray();
+    t.equal(flow.reopened, 1, 'once');
+    send(f, w, 7300, ALIAS, s.port, 'z');
+    t.match(await w.next(), { body: 'z' });
+    t.equal(flow.reopened, 1);
+  },
+);
+
+overBoth.test('ICMP-05 a guest that asks a refusing port now and then is told each time', async (t, handles) => {
+  const w = new World(handles);
+  const f = w.forwarder();
+  t.teardown(() => f.close());
+  const dead = await deadPort();
+  for (let i = 0; i < 6; i++) {
+    w.time = i * 2000;
+    send(f, w, 7400, ALIAS, dead, 'x');
+    t.match(await w.next(), { what: 'unreachable', code: 3 }, `after ${2 * i} s`);
+  }
+});
+
 /** A handle whose kernel takes nothing at once: every send is over when the test says so. */
 class Slow implements UdpHandle {
   readonly port = 9;

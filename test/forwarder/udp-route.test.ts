@@ -72,7 +72,7 @@ if (process.env[INSIDE] === undefined) {
     t.same([codes, flow.reopened], [[], 0]);
 
     // The address that B was connected from is gone: sends fail until B is made anew.
-    now = 1500;
+    now = 1000;
     sh('addr del 10.9.0.1/24 dev d0');
     sh('addr add 10.9.0.2/24 dev d0');
     await send();

@@ -5,6 +5,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { codeOf, serveOperations } from './agent.ts';
 import { howEnded } from './host-servers.ts';
 
 /** How one attempt to connect ended. */
@@ -49,10 +50,6 @@ function connected(host: string, port: number, allowHalfOpen = false): Promise<S
       resolve(socket);
     });
   });
-}
-
-function codeOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? String(error);
 }
 
 /** Reads to the end. Rejects on a reset. */
@@ -401,21 +398,4 @@ export const operations = {
 /** The operations as a type, for the other end. */
 export type Operations = typeof operations;
 
-interface Request {
-  readonly id: number;
-  readonly operation: keyof Operations;
-  readonly args: unknown[];
-}
-
-if (process.send !== undefined) {
-  process.on('message', (request: Request) => {
-    const run = async (): Promise<unknown> =>
-      (operations[request.operation] as (...args: unknown[]) => unknown)(...request.args);
-    run().then(
-      (result) => process.send!({ id: request.id, result }),
-      (error) => process.send!({ id: request.id, error: `${request.operation}: ${codeOf(error)}` }),
-    );
-  });
-  process.on('disconnect', () => process.exit(0));
-  process.send({ id: 0, result: 'up' });
-}
+serveOperations(operations);
