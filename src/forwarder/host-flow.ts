@@ -12,7 +12,7 @@ import type { Clock, Millis } from '../base/clock.ts';
 import type { HostStream, StreamOwner } from '../host/stream.ts';
 import type { TurnClock } from '../host/turn-clock.ts';
 import { CloseReason, type FlowOwner, type TcpFlow } from '../stack/ports.ts';
-import { refuseReasonOf } from './errno.ts';
+import { isStaleRoute, refuseReasonOf } from './errno.ts';
 
 /** Reads of at least this size move a flow to reading into its own ring. */
 const BULK_BYTES = 32 * 1024;
@@ -38,6 +38,8 @@ export interface HostFlowContext {
   /** Every flow that has a socket. */
   readonly live: Set<HostFlow>;
   readonly turns: TurnClock;
+  /** A dial failed for want of a route. */
+  readonly onNoRoute?: (() => void) | undefined;
 }
 
 export class HostFlowStats {
@@ -119,6 +121,7 @@ export class HostFlow implements FlowOwner, StreamOwner {
       this.flow.refuse(refuseReasonOf(errno), now);
       this.flow.release();
       this.#drop(false);
+      if (isStaleRoute(errno)) this.#context.onNoRoute?.();
     } else this.#onReset();
   }
 

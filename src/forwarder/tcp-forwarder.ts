@@ -9,6 +9,7 @@ import { RefuseReason } from '../stack/ports.ts';
 import { Destination, type Destinations, refusalOf } from './destination.ts';
 import type { FlowInterceptor } from './guest-services.ts';
 import { HostFlow, type HostFlowContext, HostFlowStats, SCRATCH_BYTES } from './host-flow.ts';
+import { NO_RULES, type Outbound } from './outbound.ts';
 
 /** A service of the gateway behind a TCP port (DNS). */
 export interface GatewayTcpService {
@@ -21,6 +22,10 @@ export interface TcpForwarderOptions {
   /** The packet memory. */
   readonly mem: Buffer;
   readonly turns: TurnClock;
+  /** Addresses of the host to dial from. */
+  readonly outbound?: Outbound;
+  /** A dial failed for want of a route. */
+  readonly onNoRoute?: () => void;
 }
 
 export class TcpForwarder implements FlowAcceptor {
@@ -29,10 +34,12 @@ export class TcpForwarder implements FlowAcceptor {
   /** Asked first. */
   interceptor: FlowInterceptor | undefined;
   readonly #destinations: Destinations;
+  readonly #outbound: Outbound;
   readonly #services = new Map<number, GatewayTcpService>();
 
   constructor(options: TcpForwarderOptions) {
     this.#destinations = options.destinations;
+    this.#outbound = options.outbound ?? NO_RULES;
     this.context = {
       clock: options.clock,
       scratch: Buffer.allocUnsafeSlow(SCRATCH_BYTES),
@@ -40,6 +47,7 @@ export class TcpForwarder implements FlowAcceptor {
       stats: this.stats,
       live: new Set(),
       turns: options.turns,
+      onNoRoute: options.onNoRoute,
     };
   }
 
@@ -71,7 +79,9 @@ export class TcpForwarder implements FlowAcceptor {
     flow.owner = hostFlow;
     this.stats.dialled++;
     const address = this.#destinations.dialAddress(flow.remote, kind).toString();
-    hostFlow.attach(dialTcp(address, flow.remotePort, hostFlow), true);
+    // The host's loopback has its own source address.
+    const local = kind === Destination.Outside ? this.#outbound.addressFor(flow.remote)?.toString() : undefined;
+    hostFlow.attach(dialTcp(address, flow.remotePort, hostFlow, local), true);
   }
 
   /** Resets every host connection: the daemon stops. */

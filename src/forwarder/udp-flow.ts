@@ -44,6 +44,8 @@ export class UdpFlow implements UdpSocketOwner {
   readonly vm: LinkPort;
   readonly guest: IpAddress;
   readonly guestPort: number;
+  /** Address of the host that it sends from; undefined: the host chooses for each remote. */
+  readonly local: IpAddress | undefined;
   /** Host port in use; the guest's own where that was free. */
   hostPort = 0;
   /** Of a failed `open`. */
@@ -75,15 +77,28 @@ export class UdpFlow implements UdpSocketOwner {
   #primaryUsed: Millis = 0;
   #heardAt: Millis = 0;
   #openedAt: Millis = 0;
-  #lastLen = 0;
+  /** The longest datagram to the primary since B was made or the path was found too narrow: what such an error may be about. */
+  #longest = 0;
   #resending = false;
+  /** Why the datagram that is sent again was not taken. */
+  #resendErrno = '';
+  readonly #localText: string;
 
-  constructor(owner: UdpFlowOwner, context: UdpSocketContext, vm: LinkPort, guest: IpAddress, guestPort: number) {
+  constructor(
+    owner: UdpFlowOwner,
+    context: UdpSocketContext,
+    vm: LinkPort,
+    guest: IpAddress,
+    guestPort: number,
+    local?: IpAddress,
+  ) {
     this.#owner = owner;
     this.#context = context;
     this.vm = vm;
     this.guest = guest;
     this.guestPort = guestPort;
+    this.local = local;
+    this.#localText = local?.toString() ?? (guest.family === 4 ? '0.0.0.0' : '::');
   }
 
   /** Gets the port and A. @returns false, with `errno` set, if the host has no socket or no port left. */
@@ -104,7 +119,7 @@ export class UdpFlow implements UdpSocketOwner {
       this.#connect(now);
     } else return this.#count(this.#a, to, toPort, buf, off, len);
     this.#primaryUsed = now;
-    this.#lastLen = len;
+    if (len > this.#longest) this.#longest = len;
     if (this.#b === undefined) return this.#count(this.#a, to, toPort, buf, off, len);
     return this.#count(this.#b, undefined, 0, buf, off, len);
   }
@@ -140,34 +155,36 @@ export class UdpFlow implements UdpSocketOwner {
 
   onSendError(socket: UdpSocket, errno: string, send: SendSlot): void {
     if (this.closed) return;
+    if (this.#resending) {
+      this.#resendErrno = errno;
+      return;
+    }
+    const { bytes } = send;
     if (send.to !== undefined) {
-      this.#owner.onHostError(this, errno, send.to, send.port, send.bytes.length);
+      this.#owner.onHostError(this, errno, send.to, send.port, bytes.length);
       return;
     }
     const primary = this.#primary;
     if (socket !== this.#b || primary === undefined) return;
-    if (isStaleRoute(errno)) {
-      if (this.#reconnect()) {
-        this.#again(send);
-        return;
-      }
-    } else if (errno === 'ECONNREFUSED') {
-      // The error of an earlier datagram, handed to this one, which was not sent.
-      this.#again(send);
-    }
-    this.#owner.onHostError(this, errno, primary, this.#primaryPort, send.bytes.length);
+    let told = errno;
+    // The error of an earlier datagram, handed to this one, which was not sent: one error for both, should it fail as well.
+    if (errno === 'ECONNREFUSED') this.#again(bytes);
+    else if (isStaleRoute(errno) && this.#reconnect()) told = this.#again(bytes);
+    if (told !== '') this.#owner.onHostError(this, told, primary, this.#primaryPort, bytes.length);
   }
 
   onSocketError(socket: UdpSocket, errno: string): void {
     if (this.closed || socket !== this.#b || this.#primary === undefined) return;
-    if (isStaleRoute(errno) && this.#reconnect()) return;
-    this.#owner.onHostError(this, errno, this.#primary, this.#primaryPort, this.#lastLen);
+    // An ICMP error of the path: true of what was sent, whatever a new socket may find.
+    const len = this.#longest;
+    this.#longest = 0;
+    this.#owner.onHostError(this, errno, this.#primary, this.#primaryPort, len);
+    if (isStaleRoute(errno)) this.#reconnect();
   }
 
   #openAt(wanted: number): boolean {
-    const family = this.guest.family;
-    const a = new UdpSocket(this, this.#context, family);
-    if (!a.open(family === 4 ? '0.0.0.0' : '::', wanted, PortUse.Claim)) {
+    const a = new UdpSocket(this, this.#context, this.guest.family);
+    if (!a.open(this.#localText, wanted, PortUse.Claim)) {
       this.errno = a.errno;
       return false;
     }
@@ -184,9 +201,9 @@ export class UdpFlow implements UdpSocketOwner {
       this.reopened++;
     }
     this.#openedAt = now;
-    const family = this.guest.family;
-    const b = new UdpSocket(this, this.#context, family);
-    if (!b.open(family === 4 ? '0.0.0.0' : '::', this.hostPort, PortUse.Join)) return;
+    this.#longest = 0;
+    const b = new UdpSocket(this, this.#context, this.guest.family);
+    if (!b.open(this.#localText, this.hostPort, PortUse.Join)) return;
     if (this.#primary !== undefined && b.connect(this.#primary, this.#primaryPort)) this.#b = b;
     else b.close();
   }
@@ -198,14 +215,14 @@ export class UdpFlow implements UdpSocketOwner {
     return true;
   }
 
-  /** Once: a datagram that fails again is lost, and told of. */
-  #again(send: SendSlot): void {
-    if (this.#resending) return;
+  /** Once: a datagram that fails again is lost. @returns why it failed at once, '' if it did not. */
+  #again(bytes: Uint8Array): string {
     this.#resending = true;
-    const { bytes } = send;
+    this.#resendErrno = '';
     if (this.#b !== undefined) this.#b.send(bytes, 0, bytes.length, undefined, 0);
     else this.#a?.send(bytes, 0, bytes.length, this.#primary, this.#primaryPort);
     this.#resending = false;
+    return this.#resendErrno;
   }
 
   #count(
