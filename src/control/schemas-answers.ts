@@ -120,6 +120,8 @@ export const policyAnswer: Schema<unknown> = v.strictObject({
   gateway: text,
   hostAlias: v.nullable(text),
   destinations: v.array(v.strictObject({ destination: text, action: text })),
+  outbound: v.array(v.strictObject({ destination: text, address: text })),
+  ping: text,
   dns: v.strictObject({ order: v.array(text), servers: v.array(text), domain: text }),
   allowBind: v.nullable(v.array(text)),
   limits: counters,

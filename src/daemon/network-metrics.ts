@@ -17,6 +17,7 @@ export interface MetricsInput {
   readonly dns: { readonly stats: object; readonly sessions: number };
   readonly dhcp: { readonly stats: object };
   readonly ntp: { readonly stats: object };
+  readonly ping: { readonly running: number; readonly stats: object };
   /** Counters of all links, gone ones included. */
   readonly links: () => LinkCounters;
   readonly linksRefused: () => number;
@@ -70,6 +71,7 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       gauge('forwards', 'Forwards in the table.', () => input.forwards.size),
       gauge('forwards_listening', 'Ports and sockets that forwards listen on now.', () => input.forwards.listening),
       gauge('dns_sessions', 'DNS connections of guests now.', () => input.dns.sessions),
+      gauge('ping_processes', 'Processes that carry echo requests now.', () => input.ping.running),
       gauge('leases', 'DHCP leases known.', input.leases),
       gauge('neighbours', 'Guest addresses known.', () => stack.neighbours.size),
       gauge('timers', 'Connections with a deadline.', () => stack.tcp.deadlines.size),
@@ -141,6 +143,7 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       ...counters('dns', 'DNS', input.dns.stats),
       ...counters('dhcp', 'DHCP', input.dhcp.stats),
       ...counters('ntp', 'NTP', input.ntp.stats),
+      ...counters('ping', 'Pings to the outside', input.ping.stats),
       ...linkMetrics(input.links),
     ],
   };

@@ -40,6 +40,7 @@ import type { DaemonControl } from './control-source.ts';
 import { Forwarding } from './forwarding.ts';
 import { GuestApi } from './guest-api.ts';
 import { GuestDirectory } from './guest-directory.ts';
+import { HostEgress } from './host-egress.ts';
 import { Isolation } from './isolation.ts';
 import type { Log } from './log.ts';
 import type { Health, NetworkService, ReadyInfo } from './network-api.ts';
@@ -95,6 +96,7 @@ class Network implements NetworkService {
   readonly #dns: DnsService;
   readonly #tcp: TcpForwarder;
   readonly #udp: UdpForwarder;
+  readonly #egress: HostEgress;
   readonly #forwarding: Forwarding;
   readonly #listeners: LinkListener[] = [];
   readonly #stats: StatsSource;
@@ -122,7 +124,17 @@ class Network implements NetworkService {
     this.#turns = new TurnClock(this.#clock, (now) => {
       if (!this.#stopping) this.#stack.onEndTurn(now);
     });
-    this.#tcp = new TcpForwarder({ destinations, clock: this.#clock, mem: this.#memory.mem, turns: this.#turns });
+    this.#egress = new HostEgress({
+      config,
+      destinations,
+      echo: () => this.#stack.echo,
+      clock: this.#clock,
+      log: log.child({ part: 'egress' }),
+      onClash: ({ clashes }) => this.#control.events.clash(network, clashes),
+    });
+    const { clash } = this.#egress;
+    const { mem } = this.#memory;
+    this.#tcp = new TcpForwarder({ destinations, clock: this.#clock, mem, turns: this.#turns, ...this.#egress.way });
     const onDeadlineChanged = (): void => this.#wake.update();
     // The stack and those who send through it need each other: the senders get it by these two closures.
     const sender: UdpSender = {
@@ -178,6 +190,7 @@ class Network implements NetworkService {
       clock: this.#clock,
       onDeadlineChanged,
       claimer: this.#forwarding.udp,
+      ...this.#egress.way,
       sockets: udpSockets,
       idleMs: config.udpIdleMs,
       maxFlows: config.udpMaxFlows,
@@ -214,12 +227,15 @@ class Network implements NetworkService {
         onVmConnected: (port) => {
           this.isolation.onVmConnected(port);
           this.#control.onVmConnected(port);
+          clash.onHint();
         },
         onMacLearned: (port, mac, off) => this.isolation.onMacLearned(port, mac, off),
         onVmGone: (port) => this.#onVmGone(port),
         onBug: (error, what) => this.#onBug(error, what),
       },
     );
+    this.#stack.echo.acceptor = this.#egress.ping;
+    this.#control.onTraffic = (now) => clash.onTraffic(now);
     this.#guests = new GuestDirectory(this.#stack, this.#leases, this.#clock);
     this.#identities = new VpnkitIdentities(this.#leases, this.#random);
     this.#leaseFile =
@@ -292,6 +308,7 @@ class Network implements NetworkService {
       log: (level, event, fields) => {
         log[level]({ event, ...fields }, event);
         this.#control.events.dns(event, fields);
+        clash.onHint();
       },
     });
     this.#stack.udp.serve(DNS_PORT, this.#dns);
@@ -311,6 +328,7 @@ class Network implements NetworkService {
       dns: this.#dns,
       dhcp: this.#dhcp,
       ntp: this.#ntp,
+      ping: this.#egress.ping,
       links: () => this.#linkTotals(),
       linksRefused: () => this.#listeners.reduce((n, l) => n + l.refused, 0),
       leases: () => this.#leases.size,
@@ -332,7 +350,7 @@ class Network implements NetworkService {
   }
 
   async start(): Promise<ReadyInfo> {
-    const { config } = { config: this.#config };
+    const config = this.#config;
     this.#forwarding.checkDescriptors();
     this.#leaseFile?.load();
     this.#dns.start();
@@ -376,7 +394,10 @@ class Network implements NetworkService {
     const publish = await this.#forwarding.publish([...config.publish.map(forwardOf), ...config.forwards]);
     await this.forwards.restore();
     await this.#control.start();
+    this.#egress.start();
     return {
+      network: config.network.toString(),
+      gateway: config.gateway.toString(),
       vm: config.vm.map((vm) => ({
         url: vm.url,
         path: vm.transport.kind === 'listen' ? vm.transport.path : null,
@@ -394,6 +415,7 @@ class Network implements NetworkService {
     this.#stack.stop(this.#clock.now());
     this.#tcp.close();
     this.#udp.close();
+    this.#egress.close();
     this.#dns.close();
     this.#wake.close();
     await Promise.all(this.#listeners.map((l) => l.close()));
@@ -406,17 +428,24 @@ class Network implements NetworkService {
 
   health(): Health {
     if (this.#stopping) return { status: 'stopping' };
-    return this.#degraded === undefined ? { status: 'ok' } : { status: 'degraded', reason: this.#degraded };
+    this.#egress.clash.onHint();
+    const warnings = this.#egress.clash.warnings();
+    return {
+      ...(this.#degraded === undefined ? { status: 'ok' } : { status: 'degraded', reason: this.#degraded }),
+      ...(warnings.length === 0 ? {} : { warnings }),
+    };
   }
 
   async reload(): Promise<void> {
     this.#dns.refresh();
+    this.#egress.clash.check();
     this.#dhcp.setDomains(this.#config.domain, this.#searchList());
   }
 
   #onVmGone(port: VmPort): void {
     this.#control.events.vmDown(port);
     this.#dhcp.vmGone(port.id);
+    this.#egress.ping.onVmGone(port.id);
     this.isolation.onVmGone(port);
   }
 
