@@ -5,6 +5,9 @@
 //   B  bound to the same port (SO_REUSEADDR), connected to the primary remote: the kernel prefers it for that remote's
 //      datagrams, and only a connected socket hears that the remote refused (ICMP port unreachable)
 //
+// B hears of every ICMP error where the system lets it, the soft ones of routers too, and is made anew after each: at most once in
+// REOPEN_MS as one that hears all, else as a plain one, which hears of refusals and prohibitions only.
+//
 // A claims the port while nobody else holds it, and only then lets B join it. B's source address is fixed when it connects; it is made anew when sends fail for want of a route, and when nothing has come back for a while, so that a VPN that comes or goes
 // strands no guest socket. A hears what arrives meanwhile.
 
@@ -19,7 +22,7 @@ import { type SendSlot, UdpSocket, type UdpSocketContext, type UdpSocketOwner } 
 const PRIMARY_IDLE_MS = 5000;
 /** B is made anew when the guest sends and this long nothing has come back. */
 const UNANSWERED_MS = 5000;
-/** B is made anew for an error at most this often; sooner, the error goes to the guest. */
+/** B is made anew for want of a route, and as one that hears all, at most this often; sooner, the error goes to the guest. */
 const REOPEN_MS = 1000;
 /** Ports below need privileges on the host, and are not asked for. */
 const FIRST_FREE_PORT = 1024;
@@ -71,6 +74,8 @@ export class UdpFlow implements UdpSocketOwner {
   readonly #context: UdpSocketContext;
   #a: UdpSocket | undefined = undefined;
   #b: UdpSocket | undefined = undefined;
+  /** B hears all, and is good for one error. */
+  #hearsAll = false;
   #primary: IpAddress | undefined = undefined;
   #primaryText = '';
   #primaryPort = 0;
@@ -168,8 +173,9 @@ export class UdpFlow implements UdpSocketOwner {
     if (socket !== this.#b || primary === undefined) return;
     let told = errno;
     // The error of an earlier datagram, handed to this one, which was not sent: one error for both, should it fail as well.
+    const renewed = this.#renew(errno);
     if (errno === 'ECONNREFUSED') this.#again(bytes);
-    else if (isStaleRoute(errno) && this.#reconnect()) told = this.#again(bytes);
+    else if (renewed) told = this.#again(bytes);
     if (told !== '') this.#owner.onHostError(this, told, primary, this.#primaryPort, bytes.length);
   }
 
@@ -179,7 +185,7 @@ export class UdpFlow implements UdpSocketOwner {
     const len = this.#longest;
     this.#longest = 0;
     this.#owner.onHostError(this, errno, this.#primary, this.#primaryPort, len);
-    if (isStaleRoute(errno)) this.#reconnect();
+    this.#renew(errno);
   }
 
   #openAt(wanted: number): boolean {
@@ -194,7 +200,7 @@ export class UdpFlow implements UdpSocketOwner {
   }
 
   /** Makes B anew for the primary remote; without a route there is none, and A says why. */
-  #connect(now: Millis): void {
+  #connect(now: Millis, hearsAll = true): void {
     if (this.#b !== undefined) {
       this.#b.close();
       this.#b = undefined;
@@ -202,17 +208,22 @@ export class UdpFlow implements UdpSocketOwner {
     }
     this.#openedAt = now;
     this.#longest = 0;
+    this.#hearsAll = hearsAll;
     const b = new UdpSocket(this, this.#context, this.guest.family);
-    if (!b.open(this.#localText, this.hostPort, PortUse.Join)) return;
+    if (!b.open(this.#localText, this.hostPort, hearsAll ? PortUse.JoinHearing : PortUse.Join)) return;
     if (this.#primary !== undefined && b.connect(this.#primary, this.#primaryPort)) this.#b = b;
     else b.close();
   }
 
-  #reconnect(): boolean {
+  /** After an error of B's. @returns true if B is another for want of a route, and may do better. */
+  #renew(errno: string): boolean {
     const now = this.#owner.now();
-    if (now - this.#openedAt < REOPEN_MS) return false;
-    this.#connect(now);
-    return true;
+    if (isStaleRoute(errno) && now - this.#openedAt >= REOPEN_MS) {
+      this.#connect(now);
+      return true;
+    }
+    if (this.#hearsAll) this.#connect(now, false);
+    return false;
   }
 
   /** Once: a datagram that fails again is lost. @returns why it failed at once, '' if it did not. */
