@@ -1,7 +1,7 @@
 // The way out to the host's network, as far as the operator has a say in it: source addresses, pings, and clashes of the virtual network
 // with the host's own. It wires these parts and gives them words in the log and events; each does its work by itself.
 
-import type { Clock } from '../base/clock.ts';
+import type { Clock, Millis } from '../base/clock.ts';
 import type { Destinations } from '../forwarder/destination.ts';
 import { Outbound } from '../forwarder/outbound.ts';
 import { PingForwarder } from '../forwarder/ping-forwarder.ts';
@@ -26,7 +26,11 @@ export interface HostEgressOptions {
 
 export class HostEgress {
   /** For those who dial. */
-  readonly way: { readonly outbound: Outbound; readonly onNoRoute: () => void };
+  readonly way: {
+    readonly outbound: Outbound;
+    readonly onFlow: (now: Millis) => void;
+    readonly onNoRoute: () => void;
+  };
   readonly ping: PingForwarder;
   readonly clash: NetworkClash;
   readonly #options: HostEgressOptions;
@@ -35,7 +39,11 @@ export class HostEgress {
     const { config, destinations, echo, clock, log } = options;
     this.#options = options;
     const outbound = new Outbound(config.outbound);
-    this.way = { outbound, onNoRoute: () => this.clash.onHint() };
+    this.way = {
+      outbound,
+      onFlow: (now) => this.clash.onTraffic(now),
+      onNoRoute: () => this.clash.onHint(),
+    };
     this.ping = new PingForwarder({
       destinations,
       sender: {

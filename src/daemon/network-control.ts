@@ -33,8 +33,6 @@ const DRAIN_LOOK_MS = 50;
 export class NetworkControl implements FlowAcceptor {
   readonly events: NetworkEvents = new NetworkEvents();
   readonly zones: Zones = new Zones();
-  /** A guest opens a flow. */
-  onTraffic: (now: Millis) => void = () => {};
   readonly captureStats: { dropped: number } = { dropped: 0 };
   readonly #config: Config;
   readonly #log: Log;
@@ -53,7 +51,6 @@ export class NetworkControl implements FlowAcceptor {
   }
 
   onSyn(flow: TcpFlow, now: Millis): void {
-    this.onTraffic(now);
     if (this.#draining) flow.refuse(RefuseReason.Refused, now);
     else this.#acceptor.onSyn(flow, now);
   }

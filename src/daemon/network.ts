@@ -235,7 +235,6 @@ class Network implements NetworkService {
       },
     );
     this.#stack.echo.acceptor = this.#egress.ping;
-    this.#control.onTraffic = (now) => clash.onTraffic(now);
     this.#guests = new GuestDirectory(this.#stack, this.#leases, this.#clock);
     this.#identities = new VpnkitIdentities(this.#leases, this.#random);
     this.#leaseFile =

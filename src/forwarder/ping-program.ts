@@ -68,13 +68,14 @@ export function pingArguments({ kind, prefix }: PingProgram, order: PingOrder): 
   }
 }
 
-/** A `ping` that this user may use, or why there is none. */
+/** A `ping` that this user may use, or why there is none. @param folders where it may be besides PATH. */
 export async function findPing(
   env: Readonly<Record<string, string | undefined>>,
   platform: string,
+  folders: readonly string[] = FOLDERS,
 ): Promise<PingProgram | string> {
-  const ping = whereIs('ping', env);
-  const busybox = ping === undefined ? whereIs('busybox', env) : undefined;
+  const ping = whereIs('ping', env, folders);
+  const busybox = ping === undefined ? whereIs('busybox', env, folders) : undefined;
   const path = ping ?? busybox;
   if (path === undefined) return 'there is no program "ping" on this host';
   const prefix = ping === undefined ? ['ping'] : [];
@@ -97,9 +98,13 @@ export async function findPing(
   return refusal ?? program;
 }
 
-function whereIs(name: string, env: Readonly<Record<string, string | undefined>>): string | undefined {
-  const folders = [...(env.PATH ?? '').split(delimiter), ...FOLDERS].filter((folder) => folder.startsWith('/'));
-  return folders.map((folder) => join(folder, name)).find(isProgram);
+function whereIs(
+  name: string,
+  env: Readonly<Record<string, string | undefined>>,
+  folders: readonly string[],
+): string | undefined {
+  const all = [...(env.PATH ?? '').split(delimiter), ...folders].filter((folder) => folder.startsWith('/'));
+  return all.map((folder) => join(folder, name)).find(isProgram);
 }
 
 function isProgram(path: string): boolean {

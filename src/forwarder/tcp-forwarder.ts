@@ -24,6 +24,8 @@ export interface TcpForwarderOptions {
   readonly turns: TurnClock;
   /** Addresses of the host to dial from. */
   readonly outbound?: Outbound;
+  /** A guest opens a flow to the outside. */
+  readonly onFlow?: (now: Millis) => void;
   /** A dial failed for want of a route. */
   readonly onNoRoute?: () => void;
 }
@@ -35,11 +37,13 @@ export class TcpForwarder implements FlowAcceptor {
   interceptor: FlowInterceptor | undefined;
   readonly #destinations: Destinations;
   readonly #outbound: Outbound;
+  readonly #onFlow: ((now: Millis) => void) | undefined;
   readonly #services = new Map<number, GatewayTcpService>();
 
   constructor(options: TcpForwarderOptions) {
     this.#destinations = options.destinations;
     this.#outbound = options.outbound ?? NO_RULES;
+    this.#onFlow = options.onFlow;
     this.context = {
       clock: options.clock,
       scratch: Buffer.allocUnsafeSlow(SCRATCH_BYTES),
@@ -78,6 +82,7 @@ export class TcpForwarder implements FlowAcceptor {
     const hostFlow = new HostFlow(flow, this.context, false);
     flow.owner = hostFlow;
     this.stats.dialled++;
+    this.#onFlow?.(now);
     const address = this.#destinations.dialAddress(flow.remote, kind).toString();
     // The host's loopback has its own source address.
     const local = kind === Destination.Outside ? this.#outbound.addressFor(flow.remote)?.toString() : undefined;

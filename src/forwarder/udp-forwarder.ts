@@ -32,6 +32,8 @@ export interface UdpForwarderOptions {
   readonly claimer?: DatagramClaimer | undefined;
   /** Addresses of the host to send from: a guest's port has a flow for each. */
   readonly outbound?: Outbound;
+  /** A guest opens a flow. */
+  readonly onFlow?: (now: Millis) => void;
   /** A datagram was not sent for want of a route. */
   readonly onNoRoute?: () => void;
   /** The publisher's too, so that both have one bound on bytes in flight. */
@@ -103,6 +105,7 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
   readonly #onDeadlineChanged: () => void;
   readonly #claimer: DatagramClaimer | undefined;
   readonly #outbound: Outbound;
+  readonly #onFlow: ((now: Millis) => void) | undefined;
   readonly #onNoRoute: (() => void) | undefined;
   readonly #idleMs: number;
   readonly #dnsIdleMs: number;
@@ -121,6 +124,7 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
     this.#onDeadlineChanged = options.onDeadlineChanged;
     this.#claimer = options.claimer;
     this.#outbound = options.outbound ?? NO_RULES;
+    this.#onFlow = options.onFlow;
     this.#onNoRoute = options.onNoRoute;
     this.#idleMs = options.idleMs ?? 60_000;
     this.#dnsIdleMs = options.dnsIdleMs ?? 10_000;
@@ -291,6 +295,7 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
     this.size++;
     this.#perVm.set(flow.vm.id, (this.#perVm.get(flow.vm.id) ?? 0) + 1);
     this.stats.flowsOpened++;
+    this.#onFlow?.(now);
     return flow;
   }
 

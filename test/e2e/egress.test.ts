@@ -309,6 +309,16 @@ t.test(
     const [warning] = await until(1);
     t.match(warning, /192\.168\.65\.0\/24 overlaps 192\.168\.65\.128\/25, a route by w/);
     t.equal((await warnings()).length, 1);
+    const status = await w.host.exec('env', [
+      '-u',
+      'NODE_OPTIONS',
+      process.execPath,
+      daemonEntry(),
+      'status',
+      '--control',
+      w.control,
+    ]);
+    t.match(status.stdout, /^warning\tthe VMs' network 192\.168\.65\.0\/24 overlaps 192\.168\.65\.128\/25/m);
     w.host.ip('route', 'del', '192.168.65.128/25');
     t.same(await until(0), []);
     await w.logged(/"event":"network.clash.over"/);

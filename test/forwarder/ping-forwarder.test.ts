@@ -1,6 +1,6 @@
 // Pings to the outside over a made-up `ping` program: what the guest is told for each thing it may say, and how many run.
 
-import { existsSync } from 'node:fs';
+import { existsSync, renameSync } from 'node:fs';
 import t from 'tap';
 import { findPing, type PingProgram } from '../../src/forwarder/ping-program.ts';
 import { StartRate } from '../../src/forwarder/start-rate.ts';
@@ -226,4 +226,9 @@ t.test('finding it: by PATH, by what it says of its version, and that it can be 
   t.match(await findPing({ PATH: folder }, 'darwin'), { kind: 'bsd' });
   t.match(await findPing({ PATH: fakePing(t, undefined, 'GNU inetutils 2') }, 'linux'), { kind: 'inetutils' });
   t.match(await findPing({ PATH: fakePing(t, undefined, 'somewhere') }, 'linux'), /options are not known/);
+  t.match(await findPing({}, 'linux', []), /there is no program "ping"/);
+  const bare = fakePing(t);
+  renameSync(`${bare}/ping`, `${bare}/busybox`);
+  const found = await findPing({ PATH: bare }, 'linux', []);
+  t.match(found, { path: `${bare}/busybox`, kind: 'busybox', prefix: ['ping'] });
 });

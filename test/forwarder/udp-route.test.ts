@@ -47,7 +47,7 @@ if (process.env[INSIDE] === undefined) {
 
   /** A forwarder that notes the codes of its errors, and sends of one guest's port. */
   function rig(handles: UdpHandles, more: Partial<UdpForwarderOptions> = {}) {
-    const it = { now: 0, codes: [] as number[], mtus: [] as number[], noRoutes: 0 };
+    const it = { now: 0, flows: 0, codes: [] as number[], mtus: [] as number[], noRoutes: 0 };
     const f = new UdpForwarder({
       destinations: new Destinations({ network, gateway, hostAlias: undefined }),
       sender: {
@@ -60,6 +60,7 @@ if (process.env[INSIDE] === undefined) {
       clock: { now: () => it.now },
       onDeadlineChanged: () => {},
       onNoRoute: () => it.noRoutes++,
+      onFlow: () => it.flows++,
       sockets: context(handles),
       ...more,
     });
@@ -213,6 +214,7 @@ if (process.env[INSIDE] === undefined) {
       t.same(sourcesTo('10.9.3.9'), ['10.9.3.2']);
       t.same(sourcesTo('10.9.3.77'), ['10.9.3.1'], 'the most specific');
       t.equal(f.size, 2, 'destinations of one rule share a flow');
+      t.equal(it.flows, 2, 'and whoever watches the networks is told of each');
       t.same(it.codes, []);
       await send(ip('10.9.3.88'));
       t.same(it.codes, [0], 'network unreachable: the host has no such address');
