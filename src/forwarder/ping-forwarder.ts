@@ -5,6 +5,7 @@
 // about 2 ms, which is in the round-trip time that the guest sees, so requests are few: what is over the limits is dropped and
 // counted, as a slow router does.
 
+import { copyBytes } from '../base/bytes.ts';
 import type { Clock, Millis } from '../base/clock.ts';
 import type { IpAddress } from '../ip/address.ts';
 import type { EchoAcceptor, EchoRequest, EchoSender, LinkPort } from '../stack/ports.ts';
@@ -111,6 +112,8 @@ export class PingForwarder implements EchoAcceptor {
   readonly stats: PingStats = new PingStats();
   readonly #options: PingForwarderOptions;
   readonly #jobs: Job[] = [];
+  /** To be started, one a turn of the event loop: each start holds up everything else for 1 to 3 ms. */
+  readonly #starting: Job[] = [];
   readonly #rate: StartRate;
   readonly #vmRates = new Map<number, StartRate>();
   /** What was found; a string says why nothing. */
@@ -141,13 +144,13 @@ export class PingForwarder implements EchoAcceptor {
       // RFC 1122 3.2.2: never an ICMP error about a group or broadcast.
       if (refusal === undefined || kind === Destination.Multicast || kind === Destination.Broadcast) return false;
       // Copy: the answer quotes the request, which lies in the link's memory.
-      const packet = buf.slice(off, off + len);
+      const packet = copyOf(buf, off, len);
       sender.sendEchoUnreachable(request.vm, packet, undefined, unreachableCodeOfReason(refusal), 0, now);
       return true;
     }
     if (typeof this.#program === 'string' && now - this.#foundAt >= LOOK_AGAIN_MS) this.#program = undefined;
     if (mode === PingMode.Unreachable || mode === PingMode.Drop || typeof this.#program === 'string') {
-      return this.#notCarried(request.vm, buf.slice(off, off + len), now);
+      return this.#notCarried(request.vm, copyOf(buf, off, len), now);
     }
     return this.#carry(request, buf, off, len, now);
   }
@@ -204,7 +207,7 @@ export class PingForwarder implements EchoAcceptor {
   ): Held | undefined {
     if (this.#heldBytes + len > HELD_MAX_BYTES) return undefined;
     this.#heldBytes += len;
-    return { packet: buf.slice(off, off + len), dataLength, dontFragment, arrived: now };
+    return { packet: copyOf(buf, off, len), dataLength, dontFragment, arrived: now };
   }
 
   #release(held: Held): void {
@@ -243,6 +246,19 @@ export class PingForwarder implements EchoAcceptor {
   }
 
   #start(job: Job): void {
+    this.#starting.push(job);
+    if (this.#starting.length === 1) setImmediate(() => this.#startNext());
+  }
+
+  #startNext(): void {
+    const job = this.#starting.shift();
+    if (this.#starting.length > 0) setImmediate(() => this.#startNext());
+    if (job === undefined) return;
+    if (job.abandoned) this.#onEnd(job, undefined);
+    else this.#run(job);
+  }
+
+  #run(job: Job): void {
     const program = this.#program;
     const { current, remote, ttl } = job;
     if (program === undefined || typeof program === 'string') {
@@ -344,4 +360,11 @@ export class PingForwarder implements EchoAcceptor {
     sender.sendEchoUnreachable(vm, packet, undefined, UNREACHABLE.Prohibited, 0, now);
     return true;
   }
+}
+
+/** The memory may be a Buffer, whose own `slice` copies nothing. */
+function copyOf(buf: Uint8Array, off: number, len: number): Uint8Array {
+  const copy = new Uint8Array(len);
+  copyBytes(buf, off, copy, 0, len);
+  return copy;
 }

@@ -105,7 +105,8 @@ export class PingWorld {
     to: string,
     { id = 7, seq = 1, ttl = 64, vm: from = vm(1), dontFragment = false, dataLength = 56 }: Echo = {},
   ): boolean {
-    const buf = new Uint8Array(10 + 28 + dataLength + 10);
+    // A Buffer, as the packet memory is.
+    const buf = Buffer.alloc(10 + 28 + dataLength + 10);
     buf[10 + 27] = seq;
     const request = { vm: from, guest: GUEST, remote: ip(to), id, seq, ttl, dontFragment, dataLength };
     const taken = this.forwarder.onEcho(request, buf, 10, 28 + dataLength, this.time);
