@@ -16,6 +16,8 @@ const PROGRAMS = {
   curl: 'curl',
   tshark: 'tshark',
   busybox: 'busybox-static',
+  ping: 'iputils-ping',
+  traceroute: 'traceroute',
 };
 
 /** Files in which a kernel, a VM or a clock takes part: one at a time, and with time for big transfers. */

@@ -11,6 +11,7 @@ export type EventType =
   | 'lease.released'
   | 'flow.limit'
   | 'dns.servers'
+  | 'network.clash'
   | 'dns.records'
   | 'host.wake'
   | 'daemon.draining'
@@ -27,6 +28,7 @@ export const EVENT_TYPES: Readonly<Record<EventType, string>> = {
   'lease.released': 'a guest gave its lease back',
   'flow.limit': 'flows were refused or pushed out because a limit was reached',
   'dns.servers': 'who is asked for names has changed',
+  'network.clash': "networks of the host overlap the VMs' one, or no longer do: those that do now",
   'dns.records': 'names or zones were changed by the control API',
   'host.wake': 'the host has slept, or its clock was set ahead',
   'daemon.draining': 'the daemon takes no new flows and ends when the last has',

@@ -11,6 +11,8 @@ import type { EventHub } from './event-hub.ts';
 export interface HealthAnswer {
   readonly status: 'ok' | 'degraded' | 'draining' | 'stopping';
   readonly reason?: string;
+  /** What is amiss on the host and does not stop the daemon; absent when nothing is. */
+  readonly warnings?: readonly string[];
   readonly pid: number;
   readonly uptimeSeconds: number;
 }
@@ -188,6 +190,10 @@ export interface PolicyInfo {
   readonly hostAlias: string | null;
   /** What becomes of a destination, in order: the first that fits holds. */
   readonly destinations: readonly { readonly destination: string; readonly action: string }[];
+  /** Addresses of the host that traffic leaves from, where it does not choose. */
+  readonly outbound: readonly { readonly destination: string; readonly address: string }[];
+  /** What becomes of pings to the outside. */
+  readonly ping: string;
   readonly dns: {
     readonly order: readonly string[];
     readonly servers: readonly string[];

@@ -123,6 +123,8 @@ export const policyAnswer: Schema<unknown> = v.strictObject({
   gateway: text,
   hostAlias: v.nullable(text),
   destinations: v.array(v.strictObject({ destination: text, action: text })),
+  outbound: v.array(v.strictObject({ destination: text, address: text })),
+  ping: text,
   dns: v.strictObject({
     order: v.array(text),
     servers: v.array(text),

@@ -137,6 +137,7 @@ export async function status(client: ControlClient, { options }: ClientArgs, out
   }
   const lines: [string, string][] = [
     ['status', health.reason === undefined ? health.status : `${health.status}: ${health.reason}`],
+    ...(health.warnings ?? []).map((text): [string, string] => ['warning', plain(text)]),
     ['version', stats.version],
     ['pid', String(health.pid)],
     ['up', ageText(health.uptimeSeconds)],

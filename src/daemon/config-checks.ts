@@ -2,6 +2,7 @@
 
 import { accessSync, constants } from 'node:fs';
 import { resolve } from 'node:path';
+import { hostAddresses } from '../host/host-networks.ts';
 import { SOCKET_PATH_MAX_BYTES } from '../host/socket-file.ts';
 import { type Cidr4, formatV4, type IpAddress } from '../ip/address.ts';
 import type { Config } from './config.ts';
@@ -22,6 +23,7 @@ export interface ConfigReader {
 /** @throws OperatorError for the first contradiction. */
 export function checkConfig(config: Config, read: ConfigReader): void {
   checkAddresses(config, read);
+  checkOutbound(config, read);
   checkLinks(config, read);
   checkLeases(config, read);
   checkPublish(config, read);
@@ -57,6 +59,24 @@ function checkAddresses({ network, gateway, hostAlias }: Config, read: ConfigRea
   const expected = `${hostRange(network)}, other than the gateway; or none`;
   if (!isHostAddress(network, hostAlias)) read.fail('host-alias', `"${hostAlias}" is not inside the network`, expected);
   if (hostAlias.equals(gateway)) read.fail('host-alias', `"${hostAlias}" is the gateway's address`, expected);
+}
+
+/** One address for each network. Only one that is to serve every destination must be there already: a VPN may come up later. */
+function checkOutbound({ outbound }: Config, read: ConfigReader): void {
+  const seen = new Map<string, IpAddress>();
+  for (const { network, address } of outbound) {
+    const to = network.prefix === 0 ? 'every destination' : `${network}`;
+    const other = seen.get(`${network}`);
+    if (other !== undefined)
+      read.fail('outbound-address', `${to} has two addresses, ${other} and ${address}`, 'one address for each');
+    seen.set(`${network}`, address);
+    if (network.prefix !== 0) continue;
+    const have = hostAddresses().map((one) => one.address);
+    if (have.includes(address.toString())) continue;
+    const others = have.filter((text) => !text.startsWith('127.'));
+    const expected = others.length === 0 ? 'an address of this host' : `one of ${others.join(', ')}`;
+    read.fail('outbound-address', `"${address}" is not an address of this host`, expected);
+  }
 }
 
 function checkLinks({ vm, readyFd, control, apis }: Config, read: ConfigReader): void {

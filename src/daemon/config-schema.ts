@@ -5,6 +5,8 @@
 
 import type { BindRule } from '../forwarder/forward-check.ts';
 import type { VsockTarget } from '../forwarder/forward-spec.ts';
+import type { OutboundRule } from '../forwarder/outbound.ts';
+import { PingMode } from '../forwarder/ping-mode.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
 import { formatV4 } from '../ip/address.ts';
 import { type ApiSpec, formatApi, formatGuestApi, type GuestApiSpec, parseApi, parseGuestApi } from './api-spec.ts';
@@ -18,6 +20,7 @@ import {
   parseNamedDescriptor,
 } from './bind-grammar.ts';
 import { type DnsOption, formatDnsOption, formatTimesync, parseDnsOption, parseTimesync } from './dns-option.ts';
+import { type AUTO, formatOutbound, parseNetworkOrAuto, parseOutbound } from './egress-grammar.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
 import { type DefaultContext, NONE, type OptionSpec, oneOf, option, orNone, parseSwitch } from './option-spec.ts';
 import { formatPublishItem, type PublishItem, parsePublishItem } from './publish-item.ts';
@@ -34,7 +37,6 @@ import {
   parseLease,
   parseLoopbackEndpoint,
   parseMemory,
-  parseNetwork,
   parsePath,
   parseUnicastV4,
 } from './value-grammar.ts';
@@ -44,9 +46,11 @@ import { parseVmUrl, type VmUrl } from './vm-url.ts';
 export interface OptionValues {
   vm: VmUrl;
   mtu: number;
-  network: Cidr4;
+  network: Cidr4 | typeof AUTO;
   gateway: IpAddress;
   'host-alias': IpAddress | typeof NONE;
+  'outbound-address': OutboundRule;
+  ping: PingMode;
   dns: DnsOption;
   domain: string;
   search: string;
@@ -120,10 +124,10 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
   }),
   network: option({
     group: 'Network',
-    placeholder: 'CIDR',
-    parse: parseNetwork,
+    placeholder: 'CIDR|auto',
+    parse: parseNetworkOrAuto,
     default: '192.168.65.0/24',
-    help: 'The IPv4 network of the VMs, /8 to /29.',
+    help: 'The IPv4 network of the VMs, /8 to /29. auto takes the first private /24 that no interface and no route of the host has, beginning with 192.168.65.0/24; the readiness line names it.',
   }),
   gateway: option({
     group: 'Network',
@@ -140,6 +144,22 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     default: ({ network, gateway }) => (network === undefined ? undefined : lastHostOf(network, gateway)),
     defaultText: 'the last address but the broadcast (192.168.65.254)',
     help: "Address under which VMs reach the host's own loopback; none closes that way. Inside the network.",
+  }),
+  'outbound-address': option({
+    group: 'Network',
+    placeholder: '[CIDR=]ADDRESS',
+    repeatable: true,
+    parse: parseOutbound,
+    format: formatOutbound,
+    defaultText: 'the host chooses',
+    help: 'The address of the host from which TCP, UDP and ping of VMs leave; with CIDR= for those destinations only, of which the most specific counts. An address alone must be there at the start; one of a rule may come later (a VPN), and VMs are told "network unreachable" while it is missing.',
+  }),
+  ping: option({
+    group: 'Network',
+    placeholder: 'MODE',
+    parse: oneOf(Object.values(PingMode)),
+    default: 'auto',
+    help: 'What becomes of pings of VMs to the outside: auto has the ping program of the host carry them, and answers "prohibited" where there is none for this user; auto-drop is silent then; unreachable and drop carry none.',
   }),
   dns: option({
     group: 'Names and addresses',

@@ -6,7 +6,10 @@ import * as v from 'valibot';
 import type { UpstreamRule } from '../dns/upstreams.ts';
 import type { BindRule } from '../forwarder/forward-check.ts';
 import type { ForwardSpec, VsockTarget } from '../forwarder/forward-spec.ts';
+import type { OutboundRule } from '../forwarder/outbound.ts';
+import type { PingMode } from '../forwarder/ping-mode.ts';
 import { ExitCode } from '../host/exit-code.ts';
+import { type HostNetwork, hostNetworks } from '../host/host-networks.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
 import type { ApiSpec, GuestApiSpec } from './api-spec.ts';
@@ -15,9 +18,11 @@ import { checkConfig } from './config-checks.ts';
 import { envNameOf, OPTION_NAMES, OPTIONS, type OptionName, type OptionValues } from './config-schema.ts';
 import { controlToken, TOKEN_VARIABLE } from './control-token.ts';
 import { dnsOptions } from './dns-option.ts';
+import { AUTO } from './egress-grammar.ts';
 import { configError, type GivenValue, type GivenValues, type ValueSource } from './given-value.ts';
 import type { LogLevel } from './log.ts';
 import { nearest } from './nearest.ts';
+import { chooseNetwork } from './network-choice.ts';
 import { type DefaultContext, NONE } from './option-spec.ts';
 import type { PublishItem } from './publish-item.ts';
 import type { PublishSpec } from './publish-spec.ts';
@@ -37,6 +42,9 @@ export interface Config {
   readonly gateway: IpAddress;
   /** undefined: VMs cannot reach the host's loopback. */
   readonly hostAlias: IpAddress | undefined;
+  /** Empty: the host chooses. */
+  readonly outbound: readonly OutboundRule[];
+  readonly ping: PingMode;
   /** Empty: the name servers of `dnsFiles`, else of `resolvConf`. */
   readonly dns: readonly Endpoint[];
   /** Servers of single domains. */
@@ -102,6 +110,8 @@ export interface ConfigInput {
   readonly uid: number;
   /** --print-config may do without a VM. */
   readonly vmOptional?: boolean;
+  /** For `--network auto`; the host's by default. */
+  readonly hostNetworks?: () => readonly HostNetwork[];
 }
 
 /** Reads everything, checks it, and freezes it. @throws OperatorError for the first mistake. */
@@ -110,7 +120,7 @@ export async function loadConfig(input: ConfigInput): Promise<LoadedConfig> {
   const file = input.flags.get('config') ?? fromEnv.get('config');
   const fromFile = file === undefined ? undefined : (await import('./config-file.ts')).readConfigFile(file);
   const reader = new OptionReader([input.flags, fromEnv, fromFile ?? new Map()], { env: input.env, uid: input.uid });
-  const config = deepFreeze(assemble(reader, input.vmOptional ?? false, input.env));
+  const config = deepFreeze(assemble(reader, input));
   return { config, entries: reader.entries(), warnings };
 }
 
@@ -186,6 +196,13 @@ class OptionReader {
     throw configError(name, this.source(name), problem, expected, cause);
   }
 
+  /** Notes what was chosen where the choice was left to us. */
+  chosen(name: OptionName, text: string): void {
+    const entry = this.#entries.get(name)!;
+    const source = { ...entry.source, label: `${entry.source.label} auto` };
+    this.#entries.set(name, { ...entry, texts: [text], source });
+  }
+
   entries(): ConfigEntry[] {
     return OPTION_NAMES.flatMap((name) => this.#entries.get(name) ?? []);
   }
@@ -200,17 +217,18 @@ class OptionReader {
   }
 }
 
-function assemble(read: OptionReader, vmOptional: boolean, env: ConfigInput['env']): Config {
+function assemble(read: OptionReader, { vmOptional, env, hostNetworks: networks }: ConfigInput): Config {
   read.one('config');
   const vm = read.list('vm');
-  if (vm.length === 0 && !vmOptional) {
+  if (vm.length === 0 && vmOptional !== true) {
     throw new OperatorError('vm: no VM link is given; expected at least one, like --vm qemu:/run/vm.sock', {
       code: 'ERR_CONFIG_VM',
       exitCode: ExitCode.Usage,
     });
   }
   const mtu = read.one('mtu');
-  const network = read.always('network');
+  const given = read.always('network');
+  const network = given === AUTO ? chosenNetwork(read, networks ?? hostNetworks) : given;
   read.network = network;
   const gateway = read.always('gateway');
   read.gateway = gateway;
@@ -221,6 +239,8 @@ function assemble(read: OptionReader, vmOptional: boolean, env: ConfigInput['env
     network,
     gateway,
     hostAlias: hostAlias === NONE ? undefined : hostAlias,
+    outbound: read.list('outbound-address'),
+    ping: read.always('ping'),
     ...dnsOptions(read.list('dns')),
     resolvConf: read.always('resolv-conf'),
     hosts: unlessNone(read.one('hosts')),
@@ -252,6 +272,15 @@ function assemble(read: OptionReader, vmOptional: boolean, env: ConfigInput['env
   };
   checkConfig(config, read);
   return config;
+}
+
+/** `--network auto`: from here on the network is as good as given. */
+function chosenNetwork(read: OptionReader, networks: () => readonly HostNetwork[]): Cidr4 {
+  const network = chooseNetwork(networks());
+  if (network === undefined)
+    read.fail('network', '"auto" finds no private /24 that this host does not use itself', 'a network of your choice');
+  read.chosen('network', `${network}`);
+  return network;
 }
 
 function controlTcp(read: OptionReader, env: ConfigInput['env']): Config['controlTcp'] {

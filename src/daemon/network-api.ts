@@ -28,6 +28,9 @@ export interface ReadyPort {
 
 /** What listens once the network is up; part of the readiness line. */
 export interface ReadyInfo {
+  /** Of the VMs, `192.168.65.0/24`: with `--network auto` the one that was chosen. */
+  readonly network: string;
+  readonly gateway: string;
   readonly vm: readonly ReadyVm[];
   readonly publish: readonly ReadyPort[];
 }
@@ -36,6 +39,8 @@ export interface ReadyInfo {
 export interface Health {
   readonly status: 'ok' | 'degraded' | 'draining' | 'stopping';
   readonly reason?: string;
+  /** What is amiss on the host and does not stop the daemon, one line each; absent when nothing is. */
+  readonly warnings?: readonly string[];
 }
 
 /** What may be asked and said of isolation while the daemon runs. */

@@ -4,7 +4,8 @@
 import { EventHub } from '../control/event-hub.ts';
 import { formatMac } from '../ethernet/mac.ts';
 import type { ForwardEvent } from '../forwarder/forward-spec.ts';
-import { formatV4 } from '../ip/address.ts';
+import type { HostNetwork } from '../host/host-networks.ts';
+import { type Cidr4, formatV4 } from '../ip/address.ts';
 import type { VmPort } from '../stack/vm-port.ts';
 
 /** Counters of limits are looked at so often. */
@@ -53,6 +54,11 @@ export class NetworkEvents {
     const { servers, domains } = fields;
     if (event === 'dns.servers.changed')
       this.hub.publish('dns.servers', { servers, ...(domains === undefined ? {} : { domains }) });
+  }
+
+  /** Networks of the host overlap the virtual one, or no longer do. */
+  clash(network: Cidr4, clashes: readonly HostNetwork[]): void {
+    this.hub.publish('network.clash', { network: network.toString(), clashes });
   }
 
   /** Tells of limits that were reached, while anybody listens: a daemon without listeners sleeps. @param read how often each was, so far. */

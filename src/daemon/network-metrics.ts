@@ -20,6 +20,7 @@ export interface MetricsInput {
   readonly ntp: { readonly stats: object };
   /** What is noticed of the host itself. */
   readonly host: { readonly stats: object };
+  readonly ping: { readonly running: number; readonly stats: object };
   /** Counters of all links, gone ones included. */
   readonly links: () => LinkCounters;
   readonly linksRefused: () => number;
@@ -77,6 +78,7 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       gauge('dns_in_flight', 'DNS questions that wait for an answer from upstream.', () => responder.resolver.inFlight),
       gauge('dns_cache_bytes', 'Bytes of cached DNS answers.', () => responder.cache.bytes),
       gauge('dns_upstream_sockets', 'Host sockets to DNS servers.', () => upstream.udpSockets + upstream.tcpSockets),
+      gauge('ping_processes', 'Processes that carry echo requests now.', () => input.ping.running),
       gauge('leases', 'DHCP leases known.', input.leases),
       gauge('neighbours', 'Guest addresses known.', () => stack.neighbours.size),
       gauge('timers', 'Connections with a deadline.', () => stack.tcp.deadlines.size),
@@ -149,6 +151,7 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       ...counters('dhcp', 'DHCP', input.dhcp.stats),
       ...counters('ntp', 'NTP', input.ntp.stats),
       ...counters('host', 'Host', input.host.stats),
+      ...counters('ping', 'Pings to the outside', input.ping.stats),
       ...linkMetrics(input.links),
     ],
   };

@@ -41,6 +41,11 @@ export function policyOf(config: Config, upstreams: Upstreams): PolicyInfo {
       { destination: network.toString(), action: 'other VMs, by the switch; else refused: host unreachable' },
       { destination: '0.0.0.0/0', action: 'dialled by the host' },
     ],
+    outbound: config.outbound.map((rule) => ({
+      destination: rule.network.toString(),
+      address: rule.address.toString(),
+    })),
+    ping: config.ping,
     dns: { order: DNS_ORDER, servers, domain: config.domain, routes },
     allowBind: allowBind.length === 0 ? null : allowBind,
     limits: {

@@ -38,6 +38,7 @@ import type { DaemonControl } from './control-source.ts';
 import { Forwarding } from './forwarding.ts';
 import { GuestApi } from './guest-api.ts';
 import { GuestDirectory } from './guest-directory.ts';
+import { HostEgress } from './host-egress.ts';
 import { Isolation } from './isolation.ts';
 import type { Log } from './log.ts';
 import { Names } from './names.ts';
@@ -94,6 +95,7 @@ class Network implements NetworkService {
   readonly #names: Names;
   readonly #tcp: TcpForwarder;
   readonly #udp: UdpForwarder;
+  readonly #egress: HostEgress;
   readonly #forwarding: Forwarding;
   readonly #listeners: LinkListener[] = [];
   readonly #stats: StatsSource;
@@ -121,7 +123,17 @@ class Network implements NetworkService {
     this.#turns = new TurnClock(this.#clock, (now) => {
       if (!this.#stopping) this.#stack.onEndTurn(now);
     });
-    this.#tcp = new TcpForwarder({ destinations, clock: this.#clock, mem: this.#memory.mem, turns: this.#turns });
+    this.#egress = new HostEgress({
+      config,
+      destinations,
+      echo: () => this.#stack.echo,
+      clock: this.#clock,
+      log: log.child({ part: 'egress' }),
+      onClash: ({ clashes }) => this.#control.events.clash(network, clashes),
+    });
+    const { clash } = this.#egress;
+    const { mem } = this.#memory;
+    this.#tcp = new TcpForwarder({ destinations, clock: this.#clock, mem, turns: this.#turns, ...this.#egress.way });
     const onDeadlineChanged = (): void => this.#wake.update();
     // The stack and those who send through it need each other: the senders get it by these two closures.
     const sender: UdpSender = {
@@ -178,6 +190,7 @@ class Network implements NetworkService {
       clock: this.#clock,
       onDeadlineChanged,
       claimer: this.#forwarding.udp,
+      ...this.#egress.way,
       sockets: udpSockets,
       idleMs: config.udpIdleMs,
       maxFlows: config.udpMaxFlows,
@@ -217,12 +230,14 @@ class Network implements NetworkService {
         onVmConnected: (port) => {
           this.isolation.onVmConnected(port);
           this.#control.onVmConnected(port);
+          clash.onHint();
         },
         onMacLearned: (port, mac, off) => this.isolation.onMacLearned(port, mac, off),
         onVmGone: (port) => this.#onVmGone(port),
         onBug: (error, what) => this.#onBug(error, what),
       },
     );
+    this.#stack.echo.acceptor = this.#egress.ping;
     this.#guests = new GuestDirectory(this.#stack, this.#leases, this.#clock);
     this.#identities = new VpnkitIdentities(this.#leases, this.#random);
     this.#leaseFile =
@@ -301,6 +316,7 @@ class Network implements NetworkService {
       log: (level, event, fields) => {
         log[level]({ event, ...fields }, event);
         this.#control.events.dns(event, fields);
+        clash.onHint();
       },
     });
     this.#stack.udp.serve(DNS_PORT, this.#dns);
@@ -321,6 +337,7 @@ class Network implements NetworkService {
       dhcp: this.#dhcp,
       ntp: this.#ntp,
       host: this.#names,
+      ping: this.#egress.ping,
       links: () => this.#linkTotals(),
       linksRefused: () => this.#listeners.reduce((n, l) => n + l.refused, 0),
       leases: () => this.#leases.size,
@@ -342,7 +359,7 @@ class Network implements NetworkService {
   }
 
   async start(): Promise<ReadyInfo> {
-    const { config } = { config: this.#config };
+    const config = this.#config;
     this.#forwarding.checkDescriptors();
     const foreign = foreignState(this.#config);
     if (foreign !== undefined) this.#log.info({ event: 'state.foreign' }, foreign);
@@ -388,7 +405,10 @@ class Network implements NetworkService {
     const publish = await this.#forwarding.publish([...config.publish.map(forwardOf), ...config.forwards]);
     await this.forwards.restore();
     await this.#control.start();
+    this.#egress.start();
     return {
+      network: config.network.toString(),
+      gateway: config.gateway.toString(),
       vm: config.vm.map((vm) => ({
         url: vm.url,
         path: vm.transport.kind === 'listen' ? vm.transport.path : null,
@@ -406,6 +426,7 @@ class Network implements NetworkService {
     this.#stack.stop(this.#clock.now());
     this.#tcp.close();
     this.#udp.close();
+    this.#egress.close();
     this.#dns.close();
     this.#names.close();
     this.#wake.close();
@@ -419,18 +440,24 @@ class Network implements NetworkService {
 
   health(): Health {
     if (this.#stopping) return { status: 'stopping' };
+    this.#egress.clash.onHint();
+    const warnings = this.#egress.clash.warnings();
     const draining = this.#control.draining();
-    if (draining !== undefined) return { status: 'draining', reason: draining };
-    return this.#degraded === undefined ? { status: 'ok' } : { status: 'degraded', reason: this.#degraded };
+    let state: Health = { status: 'ok' };
+    if (draining !== undefined) state = { status: 'draining', reason: draining };
+    else if (this.#degraded !== undefined) state = { status: 'degraded', reason: this.#degraded };
+    return warnings.length === 0 ? state : { ...state, warnings };
   }
 
   async reload(): Promise<void> {
     this.#dns.refresh();
+    this.#egress.clash.check();
   }
 
   #onVmGone(port: VmPort): void {
     this.#control.events.vmDown(port);
     this.#dhcp.vmGone(port.id);
+    this.#egress.ping.onVmGone(port.id);
     this.isolation.onVmGone(port);
   }
 

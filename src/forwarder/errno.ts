@@ -28,6 +28,8 @@ const ANSWERS: Readonly<Record<string, Answer>> = {
   ENETUNREACH: net,
   ENETDOWN: net,
   EADDRNOTAVAIL: net,
+  // A "blackhole" route of Linux, as far as an address and port that can be dialled may have this error at all.
+  EINVAL: net,
   EACCES: prohibited,
   EPERM: prohibited,
   EMSGSIZE: refused(UNREACHABLE.FragNeeded),

@@ -12,7 +12,7 @@ import type { Clock, Millis } from '../base/clock.ts';
 import type { HostStream, StreamOwner } from '../host/stream.ts';
 import type { TurnClock } from '../host/turn-clock.ts';
 import { CloseReason, type FlowOwner, type TcpFlow } from '../stack/ports.ts';
-import { refuseReasonOf } from './errno.ts';
+import { isStaleRoute, refuseReasonOf } from './errno.ts';
 import type { Lender, Loans } from './loans.ts';
 
 /** Reads of at least this size move a flow to reading into its own ring. */
@@ -42,6 +42,8 @@ export interface HostFlowContext {
   readonly live: Set<HostFlow>;
   readonly turns: TurnClock;
   readonly loans: Loans;
+  /** A dial failed for want of a route. */
+  readonly onNoRoute?: (() => void) | undefined;
 }
 
 export class HostFlowStats {
@@ -128,6 +130,7 @@ export class HostFlow implements FlowOwner, StreamOwner, Lender {
       this.flow.refuse(refuseReasonOf(errno), now);
       this.flow.release();
       this.#drop(false);
+      if (isStaleRoute(errno)) this.#context.onNoRoute?.();
     } else this.#onReset();
   }
 

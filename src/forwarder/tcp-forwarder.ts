@@ -10,6 +10,7 @@ import { Destination, type Destinations, refusalOf } from './destination.ts';
 import type { FlowInterceptor } from './guest-services.ts';
 import { HostFlow, type HostFlowContext, HostFlowStats, SCRATCH_BYTES } from './host-flow.ts';
 import { Loans } from './loans.ts';
+import { NO_RULES, type Outbound } from './outbound.ts';
 
 /** A service of the gateway behind a TCP port (DNS). */
 export interface GatewayTcpService {
@@ -22,6 +23,12 @@ export interface TcpForwarderOptions {
   /** The packet memory. */
   readonly mem: Buffer;
   readonly turns: TurnClock;
+  /** Addresses of the host to dial from. */
+  readonly outbound?: Outbound;
+  /** A guest opens a flow to the outside. */
+  readonly onFlow?: (now: Millis) => void;
+  /** A dial failed for want of a route. */
+  readonly onNoRoute?: () => void;
 }
 
 export class TcpForwarder implements FlowAcceptor {
@@ -30,10 +37,14 @@ export class TcpForwarder implements FlowAcceptor {
   /** Asked first. */
   interceptor: FlowInterceptor | undefined;
   readonly #destinations: Destinations;
+  readonly #outbound: Outbound;
+  readonly #onFlow: ((now: Millis) => void) | undefined;
   readonly #services = new Map<number, GatewayTcpService>();
 
   constructor(options: TcpForwarderOptions) {
     this.#destinations = options.destinations;
+    this.#outbound = options.outbound ?? NO_RULES;
+    this.#onFlow = options.onFlow;
     this.context = {
       clock: options.clock,
       scratch: Buffer.allocUnsafeSlow(SCRATCH_BYTES),
@@ -42,6 +53,7 @@ export class TcpForwarder implements FlowAcceptor {
       live: new Set(),
       turns: options.turns,
       loans: new Loans(),
+      onNoRoute: options.onNoRoute,
     };
   }
 
@@ -72,8 +84,11 @@ export class TcpForwarder implements FlowAcceptor {
     const hostFlow = new HostFlow(flow, this.context, false);
     flow.owner = hostFlow;
     this.stats.dialled++;
+    this.#onFlow?.(now);
     const address = this.#destinations.dialAddress(flow.remote, kind).toString();
-    hostFlow.attach(dialTcp(address, flow.remotePort, hostFlow), true);
+    // The host's loopback has its own source address.
+    const local = kind === Destination.Outside ? this.#outbound.addressFor(flow.remote)?.toString() : undefined;
+    hostFlow.attach(dialTcp(address, flow.remotePort, hostFlow, local), true);
   }
 
   /** Resets every host connection: the daemon stops. */

@@ -5,6 +5,9 @@
 //   B  bound to the same port (SO_REUSEADDR), connected to the primary remote: the kernel prefers it for that remote's
 //      datagrams, and only a connected socket hears that the remote refused (ICMP port unreachable)
 //
+// B hears of every ICMP error where the system lets it, the soft ones of routers too, and is made anew after each: at most once in
+// REOPEN_MS as one that hears all, else as a plain one, which hears of refusals and prohibitions only.
+//
 // A claims the port while nobody else holds it, and only then lets B join it. B's source address is fixed when it connects; it is made anew when sends fail for want of a route, and when nothing has come back for a while, so that a VPN that comes or goes
 // strands no guest socket. What B gets no answers to A carries meanwhile, and it hears what arrives at other addresses.
 
@@ -21,7 +24,7 @@ const PRIMARY_IDLE_MS = 5000;
 const UNANSWERED_MS = 5000;
 /** Before that, A carries what B gets no answers to: the kernel chooses the source of each of its datagrams anew. */
 const DOUBT_MS = 1000;
-/** B is made anew for an error at most this often; sooner, the error goes to the guest. */
+/** B is made anew for want of a route, and as one that hears all, at most this often; sooner, the error goes to the guest. */
 const REOPEN_MS = 1000;
 /** Ports below need privileges on the host, and are not asked for. */
 const FIRST_FREE_PORT = 1024;
@@ -46,6 +49,8 @@ export class UdpFlow implements UdpSocketOwner {
   readonly vm: LinkPort;
   readonly guest: IpAddress;
   readonly guestPort: number;
+  /** Address of the host that it sends from; undefined: the host chooses for each remote. */
+  readonly local: IpAddress | undefined;
   /** Host port in use; the guest's own where that was free. */
   hostPort = 0;
   /** Of a failed `open`. */
@@ -71,6 +76,8 @@ export class UdpFlow implements UdpSocketOwner {
   readonly #context: UdpSocketContext;
   #a: UdpSocket | undefined = undefined;
   #b: UdpSocket | undefined = undefined;
+  /** B hears all, and is good for one error. */
+  #hearsAll = false;
   #primary: IpAddress | undefined = undefined;
   #primaryText = '';
   #primaryPort = 0;
@@ -79,15 +86,28 @@ export class UdpFlow implements UdpSocketOwner {
   #openedAt: Millis = 0;
   /** When the first of the datagrams to the primary that have had no answer was sent; NEVER if there is none. */
   #askedAt: Millis = NEVER;
-  #lastLen = 0;
+  /** The longest datagram to the primary since B was made or the path was found too narrow: what such an error may be about. */
+  #longest = 0;
   #resending = false;
+  /** Why the datagram that is sent again was not taken. */
+  #resendErrno = '';
+  readonly #localText: string;
 
-  constructor(owner: UdpFlowOwner, context: UdpSocketContext, vm: LinkPort, guest: IpAddress, guestPort: number) {
+  constructor(
+    owner: UdpFlowOwner,
+    context: UdpSocketContext,
+    vm: LinkPort,
+    guest: IpAddress,
+    guestPort: number,
+    local?: IpAddress,
+  ) {
     this.#owner = owner;
     this.#context = context;
     this.vm = vm;
     this.guest = guest;
     this.guestPort = guestPort;
+    this.local = local;
+    this.#localText = local?.toString() ?? (guest.family === 4 ? '0.0.0.0' : '::');
   }
 
   /** Gets the port and A. @returns false, with `errno` set, if the host has no socket or no port left. */
@@ -108,7 +128,7 @@ export class UdpFlow implements UdpSocketOwner {
       this.#connect(now);
     } else return this.#count(this.#a, to, toPort, buf, off, len);
     this.#primaryUsed = now;
-    this.#lastLen = len;
+    if (len > this.#longest) this.#longest = len;
     if (this.#askedAt === NEVER) this.#askedAt = now;
     if (this.#b === undefined || now - this.#askedAt > DOUBT_MS) return this.#count(this.#a, to, toPort, buf, off, len);
     return this.#count(this.#b, undefined, 0, buf, off, len);
@@ -137,7 +157,10 @@ export class UdpFlow implements UdpSocketOwner {
       this.#primaryUsed = now;
       this.#askedAt = NEVER;
       // B does not hear what comes to another address of the host than its own; then A carries until there is a better B.
-      if (socket === this.#a && this.#b !== undefined && !this.#reconnect()) this.#askedAt = Number.NEGATIVE_INFINITY;
+      if (socket === this.#a && this.#b !== undefined) {
+        if (now - this.#openedAt >= REOPEN_MS) this.#connect(now);
+        else this.#askedAt = Number.NEGATIVE_INFINITY;
+      }
     } else from = this.#context.texts.addressOf(address);
     // B hears the primary only, but for the moment between its bind and its connect.
     if (from === undefined || (socket !== this.#a && socket !== this.#b)) return;
@@ -148,37 +171,37 @@ export class UdpFlow implements UdpSocketOwner {
 
   onSendError(socket: UdpSocket, errno: string, send: SendSlot): void {
     if (this.closed) return;
+    if (this.#resending) {
+      this.#resendErrno = errno;
+      return;
+    }
+    const { bytes } = send;
     if (send.to !== undefined) {
-      this.#owner.onHostError(this, errno, send.to, send.port, send.bytes.length);
+      this.#owner.onHostError(this, errno, send.to, send.port, bytes.length);
       return;
     }
     const primary = this.#primary;
     if (socket !== this.#b || primary === undefined) return;
-    if (isStaleRoute(errno)) {
-      if (this.#reconnect()) {
-        this.#again(send);
-        return;
-      }
-    } else if (errno === 'ECONNREFUSED') {
-      // The error of an earlier datagram, handed to this one, which was not sent.
-      this.#again(send);
-    }
-    this.#askedAt = NEVER;
-    this.#owner.onHostError(this, errno, primary, this.#primaryPort, send.bytes.length);
+    let told = errno;
+    // The error of an earlier datagram, handed to this one, which was not sent: one error for both, should it fail as well.
+    const renewed = this.#renew(errno);
+    if (errno === 'ECONNREFUSED') this.#again(bytes);
+    else if (renewed) told = this.#again(bytes);
+    if (told !== '') this.#owner.onHostError(this, told, primary, this.#primaryPort, bytes.length);
   }
 
   onSocketError(socket: UdpSocket, errno: string): void {
     if (this.closed || socket !== this.#b || this.#primary === undefined) return;
-    if (isStaleRoute(errno) && this.#reconnect()) return;
-    // An answer of a kind.
-    this.#askedAt = NEVER;
-    this.#owner.onHostError(this, errno, this.#primary, this.#primaryPort, this.#lastLen);
+    // An ICMP error of the path: true of what was sent, whatever a new socket may find.
+    const len = this.#longest;
+    this.#longest = 0;
+    this.#owner.onHostError(this, errno, this.#primary, this.#primaryPort, len);
+    this.#renew(errno);
   }
 
   #openAt(wanted: number): boolean {
-    const family = this.guest.family;
-    const a = new UdpSocket(this, this.#context, family);
-    if (!a.open(family === 4 ? '0.0.0.0' : '::', wanted, PortUse.Claim)) {
+    const a = new UdpSocket(this, this.#context, this.guest.family);
+    if (!a.open(this.#localText, wanted, PortUse.Claim)) {
       this.errno = a.errno;
       return false;
     }
@@ -188,7 +211,7 @@ export class UdpFlow implements UdpSocketOwner {
   }
 
   /** Makes B anew for the primary remote; without a route there is none, and A says why. */
-  #connect(now: Millis): void {
+  #connect(now: Millis, hearsAll = true): void {
     if (this.#b !== undefined) {
       this.#b.close();
       this.#b = undefined;
@@ -196,28 +219,35 @@ export class UdpFlow implements UdpSocketOwner {
     }
     this.#openedAt = now;
     this.#askedAt = NEVER;
-    const family = this.guest.family;
-    const b = new UdpSocket(this, this.#context, family);
-    if (!b.open(family === 4 ? '0.0.0.0' : '::', this.hostPort, PortUse.Join)) return;
+    this.#longest = 0;
+    this.#hearsAll = hearsAll;
+    const b = new UdpSocket(this, this.#context, this.guest.family);
+    if (!b.open(this.#localText, this.hostPort, hearsAll ? PortUse.JoinHearing : PortUse.Join)) return;
     if (this.#primary !== undefined && b.connect(this.#primary, this.#primaryPort)) this.#b = b;
     else b.close();
   }
 
-  #reconnect(): boolean {
+  /** After an error of B's. @returns true if B is another for want of a route, and may do better. */
+  #renew(errno: string): boolean {
     const now = this.#owner.now();
-    if (now - this.#openedAt < REOPEN_MS) return false;
-    this.#connect(now);
-    return true;
+    // An answer of a kind.
+    this.#askedAt = NEVER;
+    if (isStaleRoute(errno) && now - this.#openedAt >= REOPEN_MS) {
+      this.#connect(now);
+      return true;
+    }
+    if (this.#hearsAll) this.#connect(now, false);
+    return false;
   }
 
-  /** Once: a datagram that fails again is lost, and told of. */
-  #again(send: SendSlot): void {
-    if (this.#resending) return;
+  /** Once: a datagram that fails again is lost. @returns why it failed at once, '' if it did not. */
+  #again(bytes: Uint8Array): string {
     this.#resending = true;
-    const { bytes } = send;
+    this.#resendErrno = '';
     if (this.#b !== undefined) this.#b.send(bytes, 0, bytes.length, undefined, 0);
     else this.#a?.send(bytes, 0, bytes.length, this.#primary, this.#primaryPort);
     this.#resending = false;
+    return this.#resendErrno;
   }
 
   #count(

@@ -5,7 +5,15 @@ import { type Clock, type Millis, NEVER } from '../base/clock.ts';
 import type { IpAddress } from '../ip/address.ts';
 import type { DatagramAcceptor, DatagramMeta, DatagramSender, LinkPort } from '../stack/ports.ts';
 import { Destination, type Destinations, refusalOf } from './destination.ts';
-import { NO_ICMP, plateauBelow, UNREACHABLE, unreachableCodeOf, unreachableCodeOfReason } from './errno.ts';
+import {
+  isStaleRoute,
+  NO_ICMP,
+  plateauBelow,
+  UNREACHABLE,
+  unreachableCodeOf,
+  unreachableCodeOfReason,
+} from './errno.ts';
+import { NO_RULES, type Outbound } from './outbound.ts';
 import type { SendArena } from './send-arena.ts';
 import { UdpFlow, type UdpFlowOwner } from './udp-flow.ts';
 import type { UdpSocketContext } from './udp-socket.ts';
@@ -22,6 +30,12 @@ export interface UdpForwarderOptions {
   /** Called when `nextDeadline` may have come nearer. */
   readonly onDeadlineChanged: () => void;
   readonly claimer?: DatagramClaimer | undefined;
+  /** Addresses of the host to send from: a guest's port has a flow for each. */
+  readonly outbound?: Outbound;
+  /** A guest opens a flow. */
+  readonly onFlow?: (now: Millis) => void;
+  /** A datagram was not sent for want of a route. */
+  readonly onNoRoute?: () => void;
   /** The publisher's too, so that both have one bound on bytes in flight. */
   readonly sockets: UdpSocketContext;
   /** Default 60,000 ms (RFC 4787 4.3 advises two minutes and more; `idleMs` may say so). */
@@ -90,6 +104,9 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
   readonly #clock: Clock;
   readonly #onDeadlineChanged: () => void;
   readonly #claimer: DatagramClaimer | undefined;
+  readonly #outbound: Outbound;
+  readonly #onFlow: ((now: Millis) => void) | undefined;
+  readonly #onNoRoute: (() => void) | undefined;
   readonly #idleMs: number;
   readonly #dnsIdleMs: number;
   readonly #maxFlows: number;
@@ -106,6 +123,9 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
     this.#clock = options.clock;
     this.#onDeadlineChanged = options.onDeadlineChanged;
     this.#claimer = options.claimer;
+    this.#outbound = options.outbound ?? NO_RULES;
+    this.#onFlow = options.onFlow;
+    this.#onNoRoute = options.onNoRoute;
     this.#idleMs = options.idleMs ?? 60_000;
     this.#dnsIdleMs = options.dnsIdleMs ?? 10_000;
     this.#maxFlows = options.maxFlows ?? 1024;
@@ -128,7 +148,9 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
       return true;
     }
     const hash = hashOf(meta.vm.id, meta.src, meta.srcPort);
-    const flow = this.#find(hash, meta.vm, meta.src, meta.srcPort) ?? this.#create(hash, meta, now);
+    // The host's loopback has its own source address.
+    const local = kind === Destination.Outside ? this.#outbound.addressFor(dst) : undefined;
+    const flow = this.#find(hash, meta.vm, meta.src, meta.srcPort, local) ?? this.#create(hash, meta, local, now);
     if (flow === undefined) return true;
     if (flow.short && meta.dstPort !== 53) {
       this.#short.remove(flow);
@@ -215,6 +237,7 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
 
   onHostError(flow: UdpFlow, errno: string, to: IpAddress, toPort: number, len: number): void {
     this.stats.hostErrors++;
+    if (isStaleRoute(errno)) this.#onNoRoute?.();
     const code = unreachableCodeOf(errno);
     const seen = this.#destinations.seenFromGuest(to);
     if (code === NO_ICMP || seen === undefined || flow.guestPort === 0) return;
@@ -236,13 +259,17 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
     this.#sender.sendUnreachable(code, mtu, guest, guestPort, remote, remotePort, len, now);
   }
 
-  #find(hash: number, vm: LinkPort, guest: IpAddress, port: number): UdpFlow | undefined {
+  #find(hash: number, vm: LinkPort, guest: IpAddress, port: number, local: IpAddress | undefined): UdpFlow | undefined {
     let f = this.#buckets[hash];
-    while (f !== undefined && (f.guestPort !== port || f.vm.id !== vm.id || !f.guest.equals(guest))) f = f.chain;
+    while (
+      f !== undefined &&
+      (f.guestPort !== port || f.vm.id !== vm.id || f.local !== local || !f.guest.equals(guest))
+    )
+      f = f.chain;
     return f;
   }
 
-  #create(hash: number, meta: DatagramMeta, now: Millis): UdpFlow | undefined {
+  #create(hash: number, meta: DatagramMeta, local: IpAddress | undefined, now: Millis): UdpFlow | undefined {
     if (this.size >= this.#maxFlows) {
       const victim = this.#crowding();
       if (victim !== undefined) {
@@ -250,7 +277,7 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
         this.#remove(victim);
       }
     }
-    const flow = new UdpFlow(this, this.#sockets, meta.vm, meta.src, meta.srcPort);
+    const flow = new UdpFlow(this, this.#sockets, meta.vm, meta.src, meta.srcPort, local);
     if (!flow.open()) {
       this.stats.flowsFailed++;
       flow.close();
@@ -268,6 +295,7 @@ export class UdpForwarder implements DatagramAcceptor, UdpFlowOwner {
     this.size++;
     this.#perVm.set(flow.vm.id, (this.#perVm.get(flow.vm.id) ?? 0) + 1);
     this.stats.flowsOpened++;
+    this.#onFlow?.(now);
     return flow;
   }
 

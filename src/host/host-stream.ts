@@ -9,12 +9,13 @@ import { acceptSockets, dialSocket, SocketStream } from './stream-socket.ts';
 
 /**
  * Dials a literal address.
+ * @param local address of the host to dial from; undefined: the host chooses.
  * @returns the stream; a failure is told by `onError`, later, also one that is known at once.
  */
-export function dialTcp(address: string, port: number, owner: StreamOwner): HostStream {
+export function dialTcp(address: string, port: number, owner: StreamOwner, local?: string): HostStream {
   return streamBinding === undefined
-    ? dialSocket({ host: address, port }, owner)
-    : dialHandle(streamBinding, address, port, owner);
+    ? dialSocket({ host: address, port, ...(local === undefined ? {} : { localAddress: local }) }, owner)
+    : dialHandle(streamBinding, address, port, owner, local);
 }
 
 /** Dials a unix socket; otherwise as `dialTcp`. */

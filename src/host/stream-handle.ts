@@ -29,6 +29,8 @@ export interface StreamHandle {
   getpeername?(out: EndName): number;
   getsockname?(out: EndName): number;
   setNoDelay?(on: boolean): number;
+  bind?(address: string, port: number): number;
+  bind6?(address: string, port: number, flags: number): number;
   connect?(req: Request, address: string, port: number): number;
   connect6?(req: Request, address: string, port: number): number;
   [STREAM]?: HandleStream | undefined;
@@ -130,7 +132,13 @@ export function takeHandle(socket: net.Socket): StreamHandle | undefined {
 }
 
 /** Dials; see `dialTcp`. */
-export function dialHandle(binding: StreamBinding, address: string, port: number, owner: StreamOwner): HostStream {
+export function dialHandle(
+  binding: StreamBinding,
+  address: string,
+  port: number,
+  owner: StreamOwner,
+  local?: string,
+): HostStream {
   let handle: StreamHandle;
   try {
     handle = new binding.TCP(binding.socketKind);
@@ -138,7 +146,7 @@ export function dialHandle(binding: StreamBinding, address: string, port: number
     return failedStream((error as { code?: string }).code ?? 'EMFILE', owner);
   }
   const stream = new HandleStream(binding, handle, owner);
-  stream.connect(address, port);
+  stream.connect(address, port, local);
   return stream;
 }
 
@@ -240,14 +248,25 @@ export class HandleStream implements HostStream {
     return !this.closed && (this.#handle.getpeername === undefined || this.#handle.getpeername({}) === 0);
   }
 
-  connect(address: string, port: number): void {
+  connect(address: string, port: number, local?: string): void {
     const handle = this.#handle;
+    const bound = local === undefined ? 0 : this.#bind(local);
+    if (bound !== 0) {
+      process.nextTick(HandleStream.#failLater, this, bound);
+      return;
+    }
     const req = new this.#binding.ConnectRequest();
     req.oncomplete = (status) => this.#onConnected(status);
     this.#connecting = true;
     const v6 = address.includes(':');
     const status = v6 ? handle.connect6?.(req, address, port) : handle.connect?.(req, address, port);
     if (status !== 0) process.nextTick(HandleStream.#failLater, this, status ?? -1);
+  }
+
+  #bind(local: string): number {
+    const handle = this.#handle;
+    // -1 (EPERM) is a handle that knows no such call; it has one wherever it has `connect`.
+    return (local.includes(':') ? handle.bind6?.(local, 0, 0) : handle.bind?.(local, 0)) ?? -1;
   }
 
   /** While it dials, too: asked for in time, reading costs one call of the system less than after it. */

@@ -14,6 +14,11 @@ export const PortUse = {
   Claim: 1,
   /** The port of a socket that has claimed it. */
   Join: 2,
+  /**
+   * The same, and it hears of every ICMP error about what it sends, also of those that Linux keeps from a socket by itself (network
+   * or host unreachable, time exceeded). After its first error it must be closed at once: see udp-native.ts.
+   */
+  JoinHearing: 3,
 } as const;
 export type PortUse = (typeof PortUse)[keyof typeof PortUse];
 

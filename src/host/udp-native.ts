@@ -1,6 +1,9 @@
 // UDP sockets on the handle below node:dgram: `process.binding('udp_wrap')`, the same on Node 20, 24 and 26. Its shape is checked once;
 // where it is another, `nativeUdp` gives nothing and node:dgram is used (udp-handles.ts).
 //
+// A socket that hears every ICMP error (`PortUse.JoinHearing`, IP_RECVERR) has them in an error queue that nobody can read from here, and
+// the libuv of Node 20 polls a socket with such a queue without end: a whole core. Closing the socket ends that.
+//
 // A send that the kernel takes at once leaves the request object unused, so one is used for ever, with one list of one buffer.
 //
 // Receiving costs most: for each datagram the binding makes a buffer, an object with the sender's address as text, and a call into
@@ -126,6 +129,9 @@ class Shared {
   }
 }
 
+/** UV_UDP_LINUX_RECVERR, which the binding passes on and does not name. */
+const RECVERR = process.platform === 'linux' ? 32 : 0;
+
 /** The binding's call for each datagram or error. */
 function received(nread: number, raw: RawUdp, buf: Uint8Array | undefined, from: RawAddress | undefined): void {
   raw.owner?.received(nread, buf, from);
@@ -157,7 +163,9 @@ class NativeUdp implements UdpHandle {
 
   bind(address: string, port: number, use: PortUse): string {
     const { UV_UDP_REUSEADDR } = this.#shared.binding.constants;
-    const failed = this.#bind(address, port, use === PortUse.Join ? UV_UDP_REUSEADDR : 0);
+    const joins = use === PortUse.Join || use === PortUse.JoinHearing;
+    const hears = use === PortUse.JoinHearing ? RECVERR : 0;
+    const failed = this.#bind(address, port, (joins ? UV_UDP_REUSEADDR : 0) | hears);
     if (failed < 0) return errnoName(failed);
     // The kernel's check is over. A second bind sets SO_REUSEADDR before it is refused, so that others may join: no socket need
     // be bound for a moment as a probe. Where it sets nothing, nobody can join, which they notice.

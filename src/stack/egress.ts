@@ -173,6 +173,7 @@ export class EgressWriter {
     buf: Uint8Array,
     off: number,
     len: number,
+    ttl = DEFAULT_TTL,
   ): boolean {
     const cursor = this.#cursor;
     cursor.start(len, port.takes);
@@ -186,17 +187,7 @@ export class EgressWriter {
       if (cursor.offset === 0) id = cursor.more ? this.#ids.next(src, dst, protocol) : 0;
       emitEthernet(this.mem, at, mac, 0, this.#mac, 0, ETHERTYPE_IPV4);
       const flags = len > cursor.length ? cursor.flagsFragment : IPV4_DF;
-      emitIpv4Header(
-        this.mem,
-        at + ETHERNET_HEADER,
-        IPV4_HEADER + cursor.length,
-        id,
-        flags,
-        DEFAULT_TTL,
-        protocol,
-        src,
-        dst,
-      );
+      emitIpv4Header(this.mem, at + ETHERNET_HEADER, IPV4_HEADER + cursor.length, id, flags, ttl, protocol, src, dst);
       // Copy: from wherever the payload was made into the batch.
       copyBytes(buf, off + cursor.offset, this.mem, at + IPV4_HEADROOM, cursor.length);
       this.commit(port, at, IPV4_HEADROOM + cursor.length);

@@ -1,5 +1,5 @@
 // ICMP with guests: echo of our own addresses, errors about what guests sent, and errors of theirs about what we sent (RFC 792,
-// RFC 1122 3.2.2). Echo to the outside is never answered from here: a forged reply would be a lie.
+// RFC 1122 3.2.2). Echo to the outside is echo-layer's, and never answered from here: a forged reply would be a lie.
 
 import { setU16, setU32 } from '../base/bytes.ts';
 import type { Millis } from '../base/clock.ts';
@@ -25,13 +25,16 @@ import {
 } from '../ip/icmp.ts';
 import { DEFAULT_TTL, emitIpv4Header, IPV4_HEADER, Ipv4View, PROTO_ICMP, PROTO_TCP } from '../ip/ipv4.ts';
 import { IcmpError, icmpError } from '../tcp/icmp-error.ts';
+import type { EchoLayer, ErrorWriter } from './echo-layer.ts';
 import type { EgressWriter } from './egress.ts';
 import type { StackConfig } from './stack.ts';
 import type { StackStats } from './stats.ts';
 import type { TcpLayer } from './tcp-layer.ts';
 import type { Path, VmPort } from './vm-port.ts';
 
-export class IcmpLayer {
+export class IcmpLayer implements ErrorWriter {
+  /** Set by the stack once both are made. */
+  echo: EchoLayer | undefined = undefined;
   readonly #config: StackConfig;
   readonly #stats: StackStats;
   readonly #egress: EgressWriter;
@@ -40,8 +43,16 @@ export class IcmpLayer {
   readonly #quote = new QuoteView();
   readonly #lost = new Ipv4View();
   readonly #scratch = new Uint8Array(576);
+  readonly #isOurs: (ip: number) => boolean;
 
-  constructor(config: StackConfig, stats: StackStats, egress: EgressWriter, tcp: TcpLayer) {
+  constructor(
+    config: StackConfig,
+    stats: StackStats,
+    egress: EgressWriter,
+    tcp: TcpLayer,
+    isOurs: (ip: number) => boolean,
+  ) {
+    this.#isOurs = isOurs;
     this.#config = config;
     this.#stats = stats;
     this.#egress = egress;
@@ -57,12 +68,12 @@ export class IcmpLayer {
       ip.buf === this.#egress.mem ? this.#egress.kernel : undefined,
     );
     if (drop !== Drop.None) return drop;
-    const ours = ip.dst === this.#config.gateway || ip.dst === this.#config.hostAlias;
     if (icmp.isError) return this.#onError(port, ip, now);
     if (icmp.type !== ICMP_ECHO_REQUEST) return Drop.IcmpUnhandled;
-    if (!ours) {
-      if (ip.ttl <= 1) this.ttlExceeded(port, ip, macBuf, macOff, now);
-      return Drop.IcmpUnhandled;
+    if (!this.#isOurs(ip.dst)) {
+      if (ip.ttl > 1) return this.echo?.onRequest(port, ip, icmp, now) ?? Drop.IcmpUnhandled;
+      this.ttlExceeded(port, ip, macBuf, macOff, now);
+      return Drop.Ip4TtlZero;
     }
     // The frame is ours until the call returns, so the request becomes the reply where it lies.
     const path = port.pathTo(macBuf, macOff);
@@ -118,7 +129,7 @@ export class IcmpLayer {
     now: Millis,
   ): void {
     if (!mayError(ip, this.#config.network)) return;
-    this.#send(
+    this.sendError(
       port,
       port.pathTo(macBuf, macOff).mac,
       type,
@@ -146,7 +157,7 @@ export class IcmpLayer {
     if (lost.wrap(buf, off, off + len) !== Drop.None || !mayError(lost, this.#config.network)) return;
     const n = neighbours.lookup(lost.src, now);
     if (n === undefined || n.portId !== port.id) return;
-    this.#send(
+    this.sendError(
       port,
       n.mac,
       ICMP_TIME_EXCEEDED,
@@ -177,7 +188,7 @@ export class IcmpLayer {
     emitUdpQuote(this.#scratch, 0, guest, guestPort, remote, remotePort, payloadLen);
     // What the destination itself says comes from the destination (RFC 1122 3.2.2.1), as far as it is one of ours.
     const from = remote === this.#config.hostAlias ? remote : this.#config.gateway;
-    this.#send(port, mac, ICMP_UNREACHABLE, code, mtu, from, guest, this.#scratch, 0, UDP_QUOTE, now);
+    this.sendError(port, mac, ICMP_UNREACHABLE, code, mtu, from, guest, this.#scratch, 0, UDP_QUOTE, now);
   }
 
   /** A guest's SYN that the host could not follow. */
@@ -192,7 +203,7 @@ export class IcmpLayer {
     setU16(q, IPV4_HEADER, c.guestPort);
     setU16(q, IPV4_HEADER + 2, c.remotePort);
     setU32(q, IPV4_HEADER + 4, c.irs);
-    this.#send(
+    this.sendError(
       path.port,
       path.mac,
       ICMP_UNREACHABLE,
@@ -207,7 +218,7 @@ export class IcmpLayer {
     );
   }
 
-  #send(
+  sendError(
     port: VmPort,
     mac: Uint8Array,
     type: number,

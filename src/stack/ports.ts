@@ -150,3 +150,47 @@ export interface DatagramAcceptor {
   /** A VM has gone: its UDP flows end. */
   onVmGone(vm: LinkPort, now: Millis): void;
 }
+
+/** A guest's echo request to an address that is not ours. Reused between calls: copy what is kept. */
+export interface EchoRequest {
+  vm: LinkPort;
+  guest: IpAddress;
+  remote: IpAddress;
+  id: number;
+  seq: number;
+  /** As the guest sent it, 2 or more; the gateway is a hop. */
+  ttl: number;
+  dontFragment: boolean;
+  /** Bytes behind the ICMP header. */
+  dataLength: number;
+}
+
+/** Carries guests' echo requests to the outside. Implemented by the forwarder. */
+export interface EchoAcceptor {
+  /**
+   * `[off, off+len)` is the guest's whole IPv4 packet; the answer needs it, so it is copied if one may come.
+   * @returns false if nobody will answer it; counted as a drop.
+   */
+  onEcho(request: EchoRequest, buf: Uint8Array, off: number, len: number, now: Millis): boolean;
+}
+
+/** How answers to echo requests reach the guest. Implemented by the stack. `packet` is what `onEcho` was given. */
+export interface EchoSender {
+  /** The reply of `from`: identifier, sequence number and data are the request's. @returns false if it was dropped. */
+  sendEchoReply(vm: LinkPort, packet: Uint8Array, from: IpAddress, ttl: number, now: Millis): boolean;
+  /** ICMP time exceeded about the request, quoting it. @param from the router that said so. @param code 0 TTL, 1 reassembly. */
+  sendEchoExceeded(vm: LinkPort, packet: Uint8Array, from: IpAddress, code: number, now: Millis): void;
+  /**
+   * ICMP destination unreachable about the request, quoting it.
+   * @param from the router that said so; undefined: the gateway.
+   * @param mtu with code 4, else 0.
+   */
+  sendEchoUnreachable(
+    vm: LinkPort,
+    packet: Uint8Array,
+    from: IpAddress | undefined,
+    code: number,
+    mtu: number,
+    now: Millis,
+  ): void;
+}

@@ -49,6 +49,7 @@ import { Ipv4Reassembler, REASSEMBLY_COMPLETE, REASSEMBLY_HELD, type ReassemblyS
 import { UDP_HEADER } from '../ip/udp.ts';
 import type { TcpFlow } from '../tcp/flow.ts';
 import type { TcpLimits } from '../tcp/limits.ts';
+import { EchoLayer } from './echo-layer.ts';
 import { EgressWriter } from './egress.ts';
 import { IcmpLayer } from './icmp-layer.ts';
 import type { DatagramAcceptor, Egress, FlowAcceptor, GuestConnector, LinkHost, LinkInfo, LinkPort } from './ports.ts';
@@ -96,6 +97,7 @@ export class Stack
   readonly tcp: TcpLayer;
   readonly udp: UdpLayer;
   readonly icmp: IcmpLayer;
+  readonly echo: EchoLayer;
   readonly slab: Slab;
   readonly egress: EgressWriter;
   readonly macTable: MacTable;
@@ -136,7 +138,10 @@ export class Stack
     this.neighbours = new Neighbours(this, { moveHoldMs: MOVE_HOLD_MS });
     this.reassembler = new Ipv4Reassembler(slab, random, this);
     this.tcp = new TcpLayer(slab, config.tcp, this.stats, this.egress, flows, this, random);
-    this.icmp = new IcmpLayer(config, this.stats, this.egress, this.tcp);
+    this.icmp = new IcmpLayer(config, this.stats, this.egress, this.tcp, this.#isOurs);
+    const { icmp, neighbours, ports, stats } = this;
+    this.echo = new EchoLayer(config.gateway, stats, this.egress, icmp, neighbours, ports);
+    icmp.echo = this.echo;
     this.udp = new UdpLayer(config, slab, this.stats, this.egress, this.icmp, this.neighbours, this.ports, datagrams);
   }
 

@@ -16,6 +16,8 @@ export class StackStats {
   arpReplies = 0;
   arpRequests = 0;
   icmpEchoReplies = 0;
+  /** Replies from outside. */
+  icmpEchoesCarried = 0;
   icmpErrorsToGuest = 0;
   icmpErrorsFromGuest = 0;
   datagramsFromGuest = 0;

@@ -84,6 +84,38 @@ t.test('what is published, and where, in every grammar', async (t) => {
   ]);
 });
 
+t.test('outbound addresses and ping', async (t) => {
+  const { config } = await load(
+    t,
+    '--vm qemu:/x --outbound-address 127.0.0.1 --outbound-address 10.0.0.0/8=10.8.0.2 --ping auto-drop',
+  );
+  t.same(
+    config.outbound.map(({ network, address }) => `${network} ${address}`),
+    ['0.0.0.0/0 127.0.0.1', '10.0.0.0/8 10.8.0.2'],
+  );
+  t.equal(config.ping, 'auto-drop');
+  const usual = (await load(t, '--vm qemu:/x')).config;
+  t.same([usual.outbound, usual.ping], [[], 'auto']);
+  const wrong = [
+    [
+      '--outbound-address 203.0.113.77',
+      /outbound-address .*"203\.0\.113\.77" is not an address of this host; expected/,
+    ],
+    [
+      '--outbound-address 10.0.0.0/8=10.8.0.2 --outbound-address 10.0.0.0/8=10.8.0.3',
+      /10\.0\.0\.0\/8 has two addresses/,
+    ],
+    ['--outbound-address 10.0.0.1/8=10.8.0.2', /inside a network.*10\.0\.0\.0\/8=10\.8\.0\.2/],
+    ['--outbound-address 10.0.0.0=10.8.0.2', /no IPv4 network before the "="/],
+    ['--outbound-address fd00::1', /IPv6, which guests do not have/],
+    ['--outbound-address tun0', /no IP address to send from/],
+    ['--outbound-address 10.0.0.0/8=224.0.0.1', /not an address that a host can have/],
+    ['--ping always', /"always" is unknown; expected one of auto, auto-drop, unreachable, drop/],
+  ] as const;
+  for (const [flags, message] of wrong)
+    await t.rejects(load(t, `--vm qemu:/x ${flags}`), { message, exitCode: 64 }, flags);
+});
+
 t.test('the config is frozen through and through', async (t) => {
   const { config } = await load(t, '--vm qemu:/x --publish 8080:80 --lease 52:54:00:00:00:01=192.168.65.9');
   const walk = (value: unknown, path: string): void => {

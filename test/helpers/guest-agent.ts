@@ -2,7 +2,7 @@
 // saw. `GuestAgent` (in `namespace-guest.ts`) is its other end.
 
 import { createHash, randomBytes } from 'node:crypto';
-import { createSocket } from 'node:dgram';
+import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf, serveOperations } from './agent.ts';
@@ -319,6 +319,40 @@ async function udpRefused(host: string, port: number): Promise<string> {
   }
 }
 
+const keptSockets = new Map<string, UdpSocket>();
+
+/**
+ * Sends `text` by a connected UDP socket that is made at its first use and kept by its name.
+ * @returns the answer, the error that the socket had, or `silent`.
+ */
+async function udpAsk(name: string, host: string, port: number, text: string, waitMs: number): Promise<string> {
+  let socket = keptSockets.get(name);
+  if (socket === undefined) {
+    socket = createSocket('udp4');
+    keptSockets.set(name, socket);
+    await new Promise<void>((resolve) => socket!.connect(port, host, resolve));
+  }
+  const asked = socket;
+  return new Promise<string>((resolve) => {
+    const done = (result: string): void => {
+      clearTimeout(timer);
+      asked.off('message', onMessage);
+      asked.off('error', onError);
+      asked.on('error', () => {});
+      resolve(result);
+    };
+    const onMessage = (message: Buffer): void => done(message.toString());
+    const onError = (error: Error): void => done(codeOf(error));
+    const timer = setTimeout(() => done('silent'), waitMs);
+    asked.removeAllListeners('error');
+    asked.on('message', onMessage);
+    asked.on('error', onError);
+    asked.send(text, (error) => {
+      if (error !== null) onError(error);
+    });
+  });
+}
+
 /** Starts servers inside: a TCP echo server, and a UDP one on the same port. */
 async function serveEcho(port: number): Promise<number> {
   const tcp = createServer((socket) => {
@@ -385,6 +419,7 @@ export const operations = {
   sendThenRead,
   readThenSend,
   resetOrWait,
+  udpAsk,
   udpEcho,
   udpRefused,
   serveEcho,

@@ -128,6 +128,16 @@ export class Namespace {
     }
   }
 
+  /** Runs ip(8) on the namespace. */
+  ip(...args: string[]): string {
+    return ip('-n', this.name, ...args);
+  }
+
+  /** The device by which an address is reached. */
+  deviceTo(address: string): string {
+    return JSON.parse(this.ip('-j', 'route', 'get', address))[0].dev as string;
+  }
+
   /** Sets a kernel parameter of the namespace. */
   sysctl(key: string, value: string): void {
     const path = `/proc/sys/${key.replaceAll('.', '/')}`;
