@@ -8,6 +8,7 @@ import type { ForwardSpec } from '../forwarder/forward-spec.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
+import type { ProxyChoice } from '../proxy/settings.ts';
 import type { ApiSpec, GuestApiSpec } from './api-spec.ts';
 import type { IsolateRule, NamedDescriptor } from './bind-grammar.ts';
 import { checkConfig } from './config-checks.ts';
@@ -26,6 +27,18 @@ import type { VmUrl } from './vm-url.ts';
 export interface VmLinkConfig extends VmUrl {
   /** Largest IP packet in bytes, 576 to 65,520. */
   readonly mtu: number;
+}
+
+/** What the proxy options say. */
+export interface ProxyConfig {
+  readonly choice: ProxyChoice;
+  readonly exclude: readonly string[];
+  /** VPNKit's JSON, in place of a choice. */
+  readonly file: string | undefined;
+  readonly ports: readonly number[];
+  readonly listen: number;
+  /** The explicit proxy serves also while nothing is proxied. */
+  readonly explicit: boolean;
 }
 
 /** Everything the daemon was told. Deep-frozen; durations in milliseconds, sizes in bytes. */
@@ -53,6 +66,7 @@ export interface Config {
   readonly allowBind: readonly BindRule[];
   readonly listenFds: readonly NamedDescriptor[];
   readonly isolate: readonly IsolateRule[];
+  readonly proxy: ProxyConfig;
   readonly memoryBytes: number;
   readonly maxFlows: number;
   readonly udpMaxFlows: number;
@@ -143,13 +157,18 @@ class OptionReader {
     const spec = OPTIONS[name];
     const { texts, source } = this.#given(name);
     if (texts.length > 1 && !spec.repeatable) {
-      throw configError(name, source, `is given ${texts.length} times (${texts.map(quote).join(', ')})`, 'one value');
+      throw configError(
+        name,
+        source,
+        `is given ${texts.length} times (${texts.map((text) => quote(spec.shown(text))).join(', ')})`,
+        'one value',
+      );
     }
     const values = texts.map((text) => {
       const result = v.safeParse(spec.schema, text);
       if (result.success) return result.output;
       const issue = result.issues[0];
-      throw configError(name, source, `${quote(text)} ${issue.message}`, issue.expected ?? 'another value');
+      throw configError(name, source, `${quote(spec.shown(text))} ${issue.message}`, issue.expected ?? 'another value');
     });
     this.#entries.set(name, {
       name,
@@ -225,6 +244,7 @@ function assemble(read: OptionReader, vmOptional: boolean, env: ConfigInput['env
     allowBind: read.list('allow-bind'),
     listenFds: read.list('listen-fd'),
     isolate: read.list('isolate'),
+    proxy: proxyConfig(read),
     memoryBytes: read.always('memory'),
     maxFlows: read.always('max-flows'),
     udpMaxFlows: read.always('udp-max-flows'),
@@ -243,6 +263,21 @@ function assemble(read: OptionReader, vmOptional: boolean, env: ConfigInput['env
   };
   checkConfig(config, read);
   return config;
+}
+
+function proxyConfig(read: OptionReader): ProxyConfig {
+  const choice = read.always('proxy');
+  const file = read.one('proxy-config');
+  if (file !== undefined && read.source('proxy').kind !== 'default')
+    read.fail('proxy-config', 'there is a --proxy too', 'one of the two');
+  return {
+    choice,
+    exclude: read.list('no-proxy').flat(),
+    file,
+    ports: read.always('proxy-ports'),
+    listen: read.always('proxy-listen'),
+    explicit: file !== undefined || read.source('proxy-listen').kind !== 'default',
+  };
 }
 
 function controlTcp(read: OptionReader, env: ConfigInput['env']): Config['controlTcp'] {

@@ -45,6 +45,7 @@ import type { Log } from './log.ts';
 import type { Health, NetworkService, ReadyInfo } from './network-api.ts';
 import { NetworkControl } from './network-control.ts';
 import { networkMetrics } from './network-metrics.ts';
+import { Proxying } from './proxying.ts';
 import { forwardOf } from './publish-item.ts';
 import { stateFileName } from './state-file-name.ts';
 import type { StatsSource } from './stats-source.ts';
@@ -57,6 +58,8 @@ const DNS_PORT = 53;
 const DHCP_PORT = 67;
 const HTTP_PORT = 80;
 const NTP_PORT = 123;
+/** VPNKit's second proxy port; both do the same here. */
+const VPNKIT_HTTPS_PORT = 3129;
 /** A host that follows others' clocks; RFC 5905 calls a server below such a host stratum 3 or 4. */
 const NTP_STRATUM = 3;
 /** 127.127.1.0: "local clock" by convention. */
@@ -96,6 +99,7 @@ class Network implements NetworkService {
   readonly #tcp: TcpForwarder;
   readonly #udp: UdpForwarder;
   readonly #forwarding: Forwarding;
+  readonly #proxying: Proxying;
   readonly #listeners: LinkListener[] = [];
   readonly #stats: StatsSource;
   readonly #control: NetworkControl;
@@ -171,7 +175,21 @@ class Network implements NetworkService {
       store: this.#state.table('forwards'),
       log: log.child({ part: 'forwards' }),
     });
-    this.#tcp.interceptor = this.#forwarding.services;
+    this.#proxying = new Proxying({
+      config: config.proxy,
+      env: process.env,
+      destinations,
+      clock: this.#clock,
+      flows: this.#forwarding.flows,
+      dns: () => this.#dns,
+      forwards: () => this.forwards,
+      publish: (type, data) => this.#control.events.hub.publish(type, data),
+      log: log.child({ part: 'proxy' }),
+    });
+    const { services } = this.#forwarding;
+    this.#tcp.interceptor = { onSyn: (flow, now) => services.onSyn(flow, now) || this.#proxying.onSyn(flow, now) };
+    this.#tcp.serve(config.proxy.listen, this.#proxying);
+    if (config.proxy.file !== undefined) this.#tcp.serve(VPNKIT_HTTPS_PORT, this.#proxying);
     this.#udp = new UdpForwarder({
       destinations,
       sender,
@@ -192,6 +210,7 @@ class Network implements NetworkService {
       stats: this.#stats,
       forwards: this.forwards,
       dns: this.#dns,
+      proxy: this.#proxying,
       gatewayMac: GATEWAY_MAC,
       store: this.#state.table('dns'),
     }));
@@ -315,6 +334,7 @@ class Network implements NetworkService {
       linksRefused: () => this.#listeners.reduce((n, l) => n + l.refused, 0),
       leases: () => this.#leases.size,
       control: this.#control,
+      proxying: this.#proxying,
       wakeups: () => this.#wake.wakeups,
     });
   }
@@ -375,6 +395,7 @@ class Network implements NetworkService {
     await this.#state.open();
     const publish = await this.#forwarding.publish([...config.publish.map(forwardOf), ...config.forwards]);
     await this.forwards.restore();
+    await this.#proxying.start();
     await this.#control.start();
     return {
       vm: config.vm.map((vm) => ({
@@ -391,6 +412,7 @@ class Network implements NetworkService {
     this.#stopping = true;
     this.#control.close();
     this.#forwarding.close();
+    this.#proxying.close();
     this.#stack.stop(this.#clock.now());
     this.#tcp.close();
     this.#udp.close();
@@ -412,6 +434,7 @@ class Network implements NetworkService {
   async reload(): Promise<void> {
     this.#dns.refresh();
     this.#dhcp.setDomains(this.#config.domain, this.#searchList());
+    await this.#proxying.reload();
   }
 
   #onVmGone(port: VmPort): void {
