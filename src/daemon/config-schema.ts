@@ -267,7 +267,7 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     group: 'Proxies',
     placeholder: 'PORT',
     parse: parseProxyListen,
-    default: '3128',
+    defaultText: '3128, while a proxy is set',
     help: 'Port of the gateway where guests that know of it find an HTTP proxy. It is there when a proxy is set, or this option is given.',
   }),
   memory: option({

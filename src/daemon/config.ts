@@ -265,18 +265,22 @@ function assemble(read: OptionReader, vmOptional: boolean, env: ConfigInput['env
   return config;
 }
 
+/** VPNKit's, and squid's. */
+const PROXY_PORT = 3128;
+
 function proxyConfig(read: OptionReader): ProxyConfig {
   const choice = read.always('proxy');
   const file = read.one('proxy-config');
-  if (file !== undefined && read.source('proxy').kind !== 'default')
+  const listen = read.one('proxy-listen');
+  if (file !== undefined && choice.kind !== 'none')
     read.fail('proxy-config', 'there is a --proxy too', 'one of the two');
   return {
     choice,
     exclude: read.list('no-proxy').flat(),
     file,
     ports: read.always('proxy-ports'),
-    listen: read.always('proxy-listen'),
-    explicit: file !== undefined || read.source('proxy-listen').kind !== 'default',
+    listen: listen ?? PROXY_PORT,
+    explicit: file !== undefined || listen !== undefined,
   };
 }
 

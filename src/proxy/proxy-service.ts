@@ -127,7 +127,9 @@ export class ProxyService implements FlowInterceptor, GatewayTcpService {
       flow,
       this.#options.clock,
       {
-        onKnown: (known, first, at) => void this.#onKnown(known, first, at),
+        onKnown: (known, first, at) => {
+          this.#onKnown(known, first, at).catch(() => this.#farewell(known, undefined));
+        },
         onGone: (one) => this.#pending.delete(one),
       },
       now,

@@ -32,7 +32,11 @@ export class Router {
 
   /** Whether flows to this port are taken over. */
   takes(port: number): boolean {
-    return this.isProxying && this.settings.ports.includes(port);
+    const { http, https, pac, ports } = this.settings;
+    if (!this.isProxying || !ports.includes(port)) return false;
+    // With a proxy for one of the two only, the other's own port is left alone.
+    if (pac !== undefined) return true;
+    return !((port === 80 && http === undefined) || (port === 443 && https === undefined));
   }
 
   /** Whether it goes past every proxy. */

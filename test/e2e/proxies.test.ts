@@ -2,8 +2,8 @@
 // SOCKS proxy and by a PAC file. The host is a namespace of its own without a route but the one to the proxy.
 
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash, randomBytes } from 'node:crypto';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import { tmpdir } from 'node:os';
@@ -221,4 +221,29 @@ t.test('a wrong password is told to the user of curl', { skip: skip || needsProg
   const explicit = await curl('-x', 'http://192.168.65.1:3128', 'https://web.example/');
   t.equal(explicit.status, 56);
   t.match(explicit.stderr, /407/);
+});
+
+t.test('a proxy behind TLS carries both, as much as there is', { skip: skip || needsProgram('curl') }, async (t) => {
+  const origin = await startOrigin(t);
+  const lead = (_host: string, port: number): number => (port === 443 ? origin.secure : origin.plain);
+  const proxy = await httpProxy(t, { tls: true, auth: 'me:s3cret', lead });
+  const folder = mkdtempSync(join(tmpdir(), 'isthmus-ca-'));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  chmodSync(folder, 0o755);
+  writeFileSync(join(folder, 'ca.pem'), CERT);
+  process.env.NODE_EXTRA_CA_CERTS = join(folder, 'ca.pem');
+  const daemon = await startDaemon(t, { args: ['--proxy', `https://me:s3cret@127.0.0.1:${proxy.port}`, '--strict'] });
+  delete process.env.NODE_EXTRA_CA_CERTS;
+  const guest = await NamespaceGuest.start(t, daemon, { mtu: 1500 });
+  giveHosts(t, guest.namespace);
+  const bytes = randomBytes(20_000_000);
+  writeFileSync(join(origin.folder, 'web.example/large'), bytes);
+  const hash = createHash('sha256').update(bytes).digest('hex');
+  for (const url of ['http://web.example/large', 'https://web.example/large']) {
+    const command = `${NO_PROXY_ENV} curl -sSk --max-time 60 ${url} | sha256sum`;
+    const { stdout, stderr } = await guest.namespace.exec('sh', ['-c', command]);
+    t.equal(stdout.slice(0, 64), hash, `${url}: 20 megabytes ${stderr}`);
+  }
+  t.same(proxy.seen, ['GET http://web.example/large', 'CONNECT web.example:443']);
+  t.equal((await daemon.metrics()).sum('isthmus_proxy_refused_total'), 0);
 });
