@@ -3,6 +3,7 @@
 
 import { execFile } from 'node:child_process';
 import { networkInterfaces } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { Clock, Millis } from '../base/clock.ts';
 import type { EventType } from '../control/event-hub.ts';
@@ -50,6 +51,7 @@ export interface ProxyingOptions {
 /** The same refusal of the same target is told so often at most. */
 const TELL_MS = 1000;
 const SCUTIL_MS = 5000;
+const PAC_WAIT_MS = 2000;
 
 export class Proxying implements FlowInterceptor, GatewayTcpService, ProxySource {
   readonly counts: ProxyCounts = new ProxyCounts();
@@ -122,12 +124,16 @@ export class Proxying implements FlowInterceptor, GatewayTcpService, ProxySource
     };
   }
 
-  /** Settings of the system are read again (SIGHUP); the file is when it has changed. */
+  /** Settings of the system and PAC files are read again (SIGHUP); VPNKit's file is when it has changed. */
   async reload(): Promise<void> {
     this.#file?.check(this.#options.clock.now(), true);
-    if (this.#origin !== 'system') return;
+    if (this.#origin !== 'system' && this.#settings.pac === undefined) return;
     await this.#enqueue(async () => {
-      await this.#use(await this.#chosen({ kind: 'system' }, this.#settings), 'system');
+      const settings = this.#settings;
+      await this.#use(
+        this.#origin === 'system' ? await this.#chosen({ kind: 'system' }, settings) : settings,
+        this.#origin,
+      );
     }).catch((error: unknown) => this.#report((error as Error).message));
   }
 
@@ -239,7 +245,8 @@ export class Proxying implements FlowInterceptor, GatewayTcpService, ProxySource
     const before = this.#pac;
     this.#pac = pac;
     this.#problem = undefined;
-    await pac?.start();
+    // A server of PAC files that does not answer holds up nobody for long; until it does, flows go directly.
+    if (pac !== undefined) await Promise.race([pac.start(), sleep(PAC_WAIT_MS, undefined, { ref: false })]);
     before?.close();
     this.#settings = settings;
     this.#origin = origin;

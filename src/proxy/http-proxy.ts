@@ -165,6 +165,8 @@ export class HttpProxy {
       address: origin?.address,
       path: wanted.path,
     });
+    const wrong = await reach.vet(routes, place, vmId);
+    if (wrong !== undefined) throw wrong;
     if (outgoing.destroyed || stream.destroyed) return;
     new HttpForward({
       incoming,
@@ -224,6 +226,8 @@ export class HttpProxy {
     const place = reach.place(host);
     if (isRefusal(place)) throw place;
     const routes = await router.routes({ scheme: 'https', place, port, address: undefined, path: '/' });
+    const wrong = await reach.vet(routes, place, stream.vmId);
+    if (wrong !== undefined) throw wrong;
     const authorization = incoming.headers['proxy-authorization'];
     return {
       connect: true,

@@ -201,8 +201,12 @@ export class ProxyService implements FlowInterceptor, GatewayTcpService {
     const path = first.kind === 'http' && first.path.startsWith('/') ? first.path : '/';
     const holder = new Held(flow);
     const routes = await this.#router.routes({ scheme, place, port, address, path });
+    const wrong = await this.#reach.vet(routes, place, flow.vm.id);
     if (!holder.release()) return;
-    if (this.#closed) {
+    if (wrong !== undefined && !this.#closed) {
+      this.#refused(wrong, hostPort(place.host, port), hostPort(flow.guest.toString(), flow.guestPort));
+      this.#farewell(flow, lastWords(first.kind, wrong));
+    } else if (this.#closed) {
       flow.abort(CloseReason.Shutdown, this.#options.clock.now());
       flow.release();
     } else if (routes.every((route) => route.kind === 'direct')) this.#goDirect(flow, address, port);
@@ -248,7 +252,7 @@ export class ProxyService implements FlowInterceptor, GatewayTcpService {
         onRefused: (why) => {
           this.#pending.delete(tunnel);
           this.#refused(why, hostPort(way.target.host, way.target.port), guest);
-          this.#farewell(flow, speaks === 'http' ? refusalText(why) : speaks === 'tls' ? TLS_ACCESS_DENIED : undefined);
+          this.#farewell(flow, lastWords(speaks, why));
         },
         onGone: () => this.#pending.delete(tunnel),
       },
@@ -276,6 +280,11 @@ export class ProxyService implements FlowInterceptor, GatewayTcpService {
     this.refusals.add(why.cause);
     this.#options.onRefused({ guest, target, refusal: why });
   }
+}
+
+/** What a guest is told in the language that it speaks; undefined: nothing that it would understand. */
+function lastWords(speaks: FirstBytes['kind'], why: Refusal): Buffer | undefined {
+  return speaks === 'http' ? refusalText(why) : speaks === 'tls' ? TLS_ACCESS_DENIED : undefined;
 }
 
 /** A flow that waits for a decision: its bytes stay where they are. */

@@ -6,6 +6,7 @@ import { Destination, type Destinations, refusalOf } from '../forwarder/destinat
 import { type IpAddress, parseAddress } from '../ip/address.ts';
 import { lookUp, type NameServer } from './name-lookup.ts';
 import { type Refusal, RefusalCause, refusal } from './refusal.ts';
+import type { Route } from './upstream.ts';
 
 export interface ReachOptions {
   readonly destinations: Destinations;
@@ -70,6 +71,16 @@ export class Reach {
     return allowed.map((address) => destinations.dialAddress(address, destinations.classify(address)).toString());
   }
 
+  /**
+   * A name is the proxy's to resolve. One on the host itself would reach the host's loopback for who makes a name point there, so what
+   * the name stands for is looked at first; a name that only the proxy knows passes.
+   */
+  async vet(routes: readonly Route[], place: Place, vmId: number): Promise<Refusal | undefined> {
+    if (place.name === undefined || place.inside || !routes.some(isOnHost)) return undefined;
+    const found = await this.addresses(place, vmId);
+    return 'cause' in found && found.cause === RefusalCause.Forbidden ? found : undefined;
+  }
+
   #isInside(address: IpAddress): boolean {
     const kind = this.#options.destinations.classify(address);
     return kind !== Destination.Outside;
@@ -83,6 +94,10 @@ export class Reach {
       return forbidden(host, 'it is an address of the VMs, who reach each other directly');
     return refusalOf(kind) === undefined ? undefined : forbidden(host, 'no guest may reach this address');
   }
+}
+
+function isOnHost(route: Route): boolean {
+  return route.kind !== 'direct' && (route.host === 'localhost' || /^127\./.test(route.host) || route.host === '::1');
 }
 
 function forbidden(host: string, why: string): Refusal {

@@ -1,12 +1,27 @@
 // The explicit proxy on the gateway: guests that know of it, HTTP/1.1 as it is meant, and what no guest may reach by it.
 
 import { createHash, randomBytes } from 'node:crypto';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import net from 'node:net';
 import { networkInterfaces } from 'node:os';
+import dnsPacket from 'dns-packet';
 import t, { type Test } from 'tap';
 import type { EmbeddedGuest } from '../../src/guest/embedded-guest.ts';
 import { GATEWAY, HOST, Rig, readAll } from '../guest/rig.ts';
-import { type Answer, ask, dial, exchange, httpProxy, listen, origin, socksProxy, tlsEcho } from './rig.ts';
+import {
+  type Answer,
+  ask,
+  dial,
+  exchange,
+  fetchFrom,
+  httpProxy,
+  listen,
+  origin,
+  socksProxy,
+  tlsEcho,
+  tlsHello,
+} from './rig.ts';
 
 /** A request to the explicit proxy. */
 async function viaProxy(guest: EmbeddedGuest, url: string, headers: Record<string, string> = {}): Promise<Answer> {
@@ -141,6 +156,40 @@ t.test("no guest reaches the host's loopback, link-local or isthmus itself, howe
     }
   }
   t.same(upstream.seen, [], 'and no proxy was asked to');
+});
+
+t.test('a name that points to the loopback is no way there by a proxy on the host', async (t) => {
+  const dns = createSocket('udp4', (message, from) => {
+    const { id, questions = [] } = dnsPacket.decode(message);
+    const { name = '', type } = questions[0] ?? {};
+    const data = { 'rebind.example': '127.0.0.1', 'meta.example': '169.254.169.254', 'fine.example': '192.0.2.9' }[
+      name
+    ];
+    const found = data !== undefined && type === 'A';
+    const answers = found ? [{ type: 'A' as const, name, ttl: 1, data }] : [];
+    const flags = data === undefined ? 3 : 0;
+    dns.send(dnsPacket.encode({ type: 'response', id: id ?? 0, flags, questions, answers }), from.port, from.address);
+  });
+  dns.bind(0, '127.0.0.1');
+  await once(dns, 'listening');
+  t.teardown(() => dns.close());
+  const port = await tlsEcho(t);
+  const upstream = await httpProxy(t, { lead: () => port });
+  const args = ['--proxy', `http://127.0.0.1:${upstream.port}`, '--dns', `127.0.0.1:${dns.address().port}`];
+  const { guest } = await start(t, args);
+  for (const name of ['rebind.example', 'meta.example']) {
+    t.match((await connectVia(guest, `${name}:443`)).head, /^HTTP\/1\.1 403 /, `CONNECT ${name}`);
+    t.equal((await viaProxy(guest, `http://${name}/`)).status, 403, `GET ${name}`);
+    t.equal((await fetchFrom(guest, { headers: { Host: name } })).status, 403, 'and taken over');
+    await t.rejects(tlsHello(guest, name), { code: 'ERR_SSL_TLSV1_ALERT_ACCESS_DENIED' });
+  }
+  t.same(upstream.seen, []);
+  t.match((await connectVia(guest, 'fine.example:443')).head, /^HTTP\/1\.1 200 /);
+  t.match(
+    (await connectVia(guest, 'unknown.example:443')).head,
+    /^HTTP\/1\.1 200 /,
+    'a name that only the proxy knows',
+  );
 });
 
 t.test('mistakes have answers', async (t) => {
