@@ -88,6 +88,11 @@ export class HttpProxy {
     this.server.on('request', (incoming, outgoing) => this.#onRequest(incoming, outgoing));
     this.server.on('checkContinue', (incoming, outgoing) => this.#onRequest(incoming, outgoing));
     this.server.on('upgrade', (incoming, socket, head) => {
+      // Ahead of answers that are under way: the connection is one or the other.
+      if (streamOf(socket).open > 0) {
+        socket.destroy();
+        return;
+      }
       const outgoing = new ServerResponse(incoming);
       outgoing.shouldKeepAlive = false;
       // A Duplex does for it; its type asks for a socket of node:net.
@@ -130,7 +135,8 @@ export class HttpProxy {
       .catch((error: unknown) => {
         const why = isRefusal(error) ? error : refusal(RefusalCause.Proxy, 502, (error as Error).message);
         this.#refuse(why, outgoing, stream, incoming.url ?? '');
-      });
+      })
+      .catch(() => stream.destroy());
   }
 
   /** @throws Refusal */
@@ -196,27 +202,28 @@ export class HttpProxy {
   }
 
   #onConnect(incoming: IncomingMessage, stream: GuestStream, head: Buffer): void {
+    if (stream.open > 0) {
+      stream.destroy();
+      return;
+    }
     this.#options.onRequest();
     const url = incoming.url ?? '';
-    this.#tunnelWay(incoming, stream).then(
-      (way) => {
+    this.#tunnelWay(incoming, stream)
+      .then((way) => {
         if (stream.destroyed) return;
         const { flow, rest } = stream.detach();
         this.#options.onTunnel(flow, way, Buffer.concat([head, rest]));
-      },
-      (error: unknown) => {
+      })
+      .catch((error: unknown) => {
         const why = isRefusal(error) ? error : refusal(RefusalCause.Proxy, 502, (error as Error).message);
         this.#options.onRefused(why, url, stream);
         endSoon(stream, refusalText(why));
-      },
-    );
+      });
   }
 
   /** @throws Refusal */
   async #tunnelWay(incoming: IncomingMessage, stream: GuestStream): Promise<TunnelWay> {
     const { reach, router, pseudonym, guard } = this.#options;
-    if (stream.open > 0)
-      throw refusal(RefusalCause.Destination, 400, 'CONNECT came before the answers to what was asked');
     if (stream.origin !== undefined) throw refusal(RefusalCause.Destination, 400, 'this is no proxy');
     if (hasPassed(incoming, pseudonym)) throw loop('the request has come by here before');
     const [, host, portText] = /^(\[[^\]]*\]|[^:/@]+):(\d{1,5})$/.exec(incoming.url ?? '') ?? [];

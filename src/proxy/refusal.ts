@@ -48,7 +48,9 @@ export function refusalOfStatus(
       ? 'it did not take the user name and password that isthmus was given'
       : 'it wants a user name and password, and isthmus was given none';
     const message = `${said} for ${target}: ${advice} (--proxy http://USER:PASSWORD@HOST:PORT)`;
-    return { cause: RefusalCause.Credentials, status: 407, message, proxyStatus: status, challenges };
+    // Handed on as they are, but for what node would not write.
+    const whole = challenges.filter((value) => /^[\t\x20-\x7e]*$/.test(value));
+    return { cause: RefusalCause.Credentials, status: 407, message, proxyStatus: status, challenges: whole };
   }
   if (status === 401 || status === 403 || status === 405 || status === 451) {
     const message = `${said}: it does not allow ${target}`;
