@@ -111,7 +111,9 @@ t.test("VPNKit's file is followed while it changes; flows that stand stay", asyn
   for await (const chunk of socket) chunks.push(chunk as Buffer);
   t.equal(Buffer.concat(chunks).toString(), 'still\n');
   t.match((await dial(guest, '192.168.65.1', 3129)).remotePort, 3129, "VPNKit's second port");
-  await t.rejects(Rig.start(t, ['--proxy-config', join(dir, 'none.json')]), { code: 'ERR_PROXY_FILE' });
+  await t.rejects(Rig.start(t, ['--proxy-config', join(dir, 'none.json')]), { code: 'ERR_CONFIG_UNREADABLE' });
+  writeFileSync(file, '{"http": 3}');
+  await t.rejects(Rig.start(t, ['--proxy-config', file]), { code: 'ERR_PROXY_FILE', exitCode: 78 });
 });
 
 t.test('settings by the control API: checked as a whole, told, without passwords', async (t) => {
