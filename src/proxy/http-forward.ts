@@ -189,6 +189,7 @@ export class HttpForward {
       // Trailers need a chunked body; node refuses to send their names without.
       if (/^via$/i.test(name) || (/^trailer$/i.test(name) && !chunked)) delete fields[name];
     }
+    if (/^(TRACE|OPTIONS)$/.test(incoming.method ?? '')) countDown(fields);
     return {
       Host: host,
       ...fields,
@@ -299,6 +300,13 @@ export class HttpForward {
     if (this.#over) return;
     this.#over = true;
     if (!this.#options.outgoing.writableFinished) this.#up?.destroy();
+  }
+}
+
+/** RFC 9110 7.6.2: one proxy less. At 0 it was answered here. */
+function countDown(fields: Record<string, string | string[]>): void {
+  for (const [name, value] of Object.entries(fields)) {
+    if (/^max-forwards$/i.test(name) && /^\d{1,9}$/.test(String(value))) fields[name] = String(Number(value) - 1);
   }
 }
 

@@ -111,6 +111,17 @@ t.test(
     );
     t.same(text.match(/HTTP\/1\.1 200/g)?.length, 3);
     t.same(text.match(/GET \/\d /g), ['GET /1 ', 'GET /3 ']);
+    for (const [left, seenThere] of [
+      ['3', '"max-forwards":"2"'],
+      ['0', 'undefined'],
+    ]) {
+      const stream = await dial(guest, GATEWAY, 3128);
+      const headers = { Host: 'x', 'Max-Forwards': left!, Connection: 'close' };
+      const answer = await ask(stream, { method: 'OPTIONS', path: `${base}/`, headers });
+      t.equal(answer.status, 200);
+      t.match(String(answer.headers['x-seen']), seenThere!, `Max-Forwards: ${left}`);
+      stream.end();
+    }
     await rig.until(() => rig.metric('proxy_connections') === 1, 'only the kept connection is left');
   },
 );
