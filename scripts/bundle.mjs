@@ -4,7 +4,7 @@
 
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -153,7 +153,8 @@ async function makeCodeCache() {
 
 await build({
   ...common,
-  entryPoints: ['src/index.ts'],
+  // The thread of PAC files is a program of its own.
+  entryPoints: ['src/index.ts', 'src/proxy/pac-worker.ts'],
   format: 'esm',
   splitting: true,
   packages: 'external',
@@ -204,10 +205,17 @@ const bundled = await build({
   sourcemap: false,
   plugins: [nativeParts],
 });
+const pacWorker = await build({
+  ...commonjs,
+  entryPoints: ['src/proxy/pac-worker.ts'],
+  outdir: daemon,
+  sourcemap: false,
+});
+copyFileSync(join(root, 'node_modules/quickjs-wasi/quickjs.wasm'), join(daemon, 'quickjs.wasm'));
 writeFileSync(join(daemon, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(
   join(daemon, 'THIRD-PARTY-LICENCES.txt'),
-  licences([program, late, bundled].map(({ metafile }) => metafile)),
+  licences([program, late, bundled, pacWorker].map(({ metafile }) => metafile)),
 );
 for (const name of readdirSync(daemon)) if (name.endsWith('.cache')) rmSync(join(daemon, name));
 await makeCodeCache();

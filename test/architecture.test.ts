@@ -28,13 +28,17 @@ const HOUSE: Record<string, Room> = {
   host: { may: ['base'] },
   link: { may: ['base', 'host', 'stack/ports.ts'] },
   forwarder: { may: ['base', 'host', 'ip/address.ts', 'dns', 'stack/ports.ts'] },
+  proxy: {
+    may: ['base', 'host', 'ip/address.ts', 'dns', 'stack/ports.ts', 'forwarder'],
+    packages: ['pac-resolver', 'quickjs-wasi'],
+  },
   control: {
-    may: ['base', 'host', 'type forwarder'],
+    may: ['base', 'host', 'type forwarder', 'type proxy'],
     packages: ['hono', '@hono/node-server', 'ssh2', 'valibot', '@valibot/to-json-schema'],
   },
   guest: { may: ['base', 'ethernet', 'ip', 'tcp', 'dns', 'services', 'stack', 'host', 'link', 'forwarder'] },
   daemon: {
-    may: ['base', 'ethernet', 'ip', 'tcp', 'dns', 'services', 'stack', 'host', 'link', 'forwarder', 'control', 'guest'],
+    may: 'base ethernet ip tcp dns services stack host link forwarder proxy control guest'.split(' '),
     packages: ['pino', 'prom-client', 're2js', 'valibot', 'yaml'],
   },
 };

@@ -15,6 +15,7 @@ import { daemonRoutes } from './v1-daemon.ts';
 import { dnsRoutes } from './v1-dns.ts';
 import { forwardRoutes } from './v1-forwards.ts';
 import { networkRoutes } from './v1-network.ts';
+import { proxyRoutes } from './v1-proxy.ts';
 
 /** What the app is given for each request. */
 export interface ApiEnv {
@@ -27,6 +28,7 @@ export function apiRoutes(source: ApiSource, keeper: ConnectionKeeper): AnyRoute
     ...forwardRoutes(source, keeper),
     ...networkRoutes(source),
     ...dnsRoutes(source),
+    ...proxyRoutes(source),
     ...daemonRoutes(source, keeper),
   ];
   let document: unknown;

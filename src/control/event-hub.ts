@@ -2,6 +2,9 @@
 // misses nothing in between. It owns the numbers and the memory of the last events; how a client is written to is event-stream's.
 
 export type EventType =
+  | 'proxy.settings'
+  | 'proxy.refused'
+  | 'proxy.problem'
   | 'vm.up'
   | 'vm.down'
   | 'forward.up'
@@ -19,6 +22,9 @@ export type EventType =
 
 /** Every event that there is, with what it tells. Public; docs/control-api.md describes them. */
 export const EVENT_TYPES: Readonly<Record<EventType, string>> = {
+  'proxy.settings': 'other proxy settings are in force',
+  'proxy.refused': 'a flow of a guest did not get through the proxy',
+  'proxy.problem': 'something about the proxy settings does not work, or does again',
   'vm.up': 'a VM has connected',
   'vm.down': 'a VM has gone',
   'forward.up': 'a forward listens, or goes on with another target',

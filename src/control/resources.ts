@@ -269,11 +269,42 @@ export interface DnsSource {
   removeName(name: string, address?: string): Promise<boolean>;
 }
 
+/** The proxy settings in force; no password is in them. */
+export interface ProxyInfo {
+  /** Who they came from. */
+  readonly origin: 'none' | 'option' | 'file' | 'system' | 'api';
+  readonly http: string | null;
+  readonly https: string | null;
+  readonly pac: string | null;
+  readonly noProxy: readonly string[];
+  readonly ports: readonly number[];
+  /** What does not work now; null when all is well. */
+  readonly problem: string | null;
+}
+
+/** A change of them; what is not given stays. */
+export interface ProxyPatch {
+  /** As `--proxy`. */
+  readonly proxy?: string | undefined;
+  /** For `http:` URLs alone; null: directly. */
+  readonly http?: string | null | undefined;
+  /** For everything else. */
+  readonly https?: string | null | undefined;
+  readonly noProxy?: readonly string[] | undefined;
+  readonly ports?: readonly number[] | undefined;
+}
+
+export interface ProxySource {
+  info(): ProxyInfo;
+  change(patch: ProxyPatch): Promise<ProxyInfo>;
+}
+
 /** What `/v1` reads and does. Methods throw errors with `status` and `code` for what cannot be done. */
 export interface ApiSource {
   readonly version: string;
   readonly forwards: ForwardTable;
   readonly dns: DnsSource;
+  readonly proxy: ProxySource;
   readonly events: EventHub;
   flows(filter: FlowFilter): FlowPage;
   killFlow(id: string): boolean;

@@ -29,6 +29,7 @@ export function checkConfig(config: Config, read: ConfigReader): void {
   checkPublish(config, read);
   checkDescriptors(config, read);
   checkIsolation(config, read);
+  checkProxy(config, read);
   checkFiles(config, read);
   checkDnsFiles(config.dnsFiles, {
     wrong: (problem, expected) => read.fail('dns', problem, expected),
@@ -175,6 +176,11 @@ function checkIsolation({ isolate, vm }: Config, read: ConfigReader): void {
   }
 }
 
+function checkProxy({ proxy, guestApi }: Config, read: ConfigReader): void {
+  if (guestApi !== undefined && proxy.listen === 80)
+    read.fail('proxy-listen', '"80" is the port of --guest-api', 'another port of the gateway, like 3128');
+}
+
 function checkFiles(config: Config, read: ConfigReader): void {
   const written = new Map<string, OptionName>();
   const outputs = { control: config.control, 'pid-file': config.pidFile, pcap: config.pcap };
@@ -185,7 +191,7 @@ function checkFiles(config: Config, read: ConfigReader): void {
     written.set(resolve(path), name);
   }
   // A default that is missing on this host is normal; a file that the operator names must be there.
-  const inputs = { hosts: config.hosts, 'resolv-conf': config.resolvConf };
+  const inputs = { hosts: config.hosts, 'resolv-conf': config.resolvConf, 'proxy-config': config.proxy.file };
   for (const [name, path] of Object.entries(inputs) as [OptionName, string | undefined][]) {
     const source = read.source(name);
     if (path === undefined || source.kind === 'default') continue;

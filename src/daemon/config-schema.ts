@@ -9,6 +9,7 @@ import type { OutboundRule } from '../forwarder/outbound.ts';
 import { PingMode } from '../forwarder/ping-mode.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
 import { formatV4 } from '../ip/address.ts';
+import type { ProxyChoice } from '../proxy/settings.ts';
 import { type ApiSpec, formatApi, formatGuestApi, type GuestApiSpec, parseApi, parseGuestApi } from './api-spec.ts';
 import {
   formatBindRule,
@@ -23,6 +24,14 @@ import { type DnsOption, formatDnsOption, formatTimesync, parseDnsOption, parseT
 import { type AUTO, formatOutbound, parseNetworkOrAuto, parseOutbound } from './egress-grammar.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
 import { type DefaultContext, NONE, type OptionSpec, oneOf, option, orNone, parseSwitch } from './option-spec.ts';
+import {
+  formatProxyChoice,
+  parseNoProxy,
+  parseProxy,
+  parseProxyListen,
+  parseProxyPorts,
+  withoutPassword,
+} from './proxy-grammar.ts';
 import { formatPublishItem, type PublishItem, parsePublishItem } from './publish-item.ts';
 import {
   type Endpoint,
@@ -63,6 +72,11 @@ export interface OptionValues {
   'allow-bind': BindRule;
   'listen-fd': NamedDescriptor;
   isolate: IsolateRule;
+  proxy: ProxyChoice;
+  'no-proxy': readonly string[];
+  'proxy-config': string;
+  'proxy-ports': readonly number[];
+  'proxy-listen': number;
   memory: number;
   'max-flows': number;
   'udp-max-flows': number;
@@ -247,6 +261,44 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     parse: parseNamedDescriptor,
     format: ({ name, fd }) => `${name}=${fd}`,
     help: 'An inherited socket that is bound already (TCP, UDP or unix), for ports that need a privilege: published as hostfwd=fd:NAME-:GUESTPORT, or by the control API.',
+  }),
+  proxy: option({
+    group: 'Proxies',
+    placeholder: 'URL|PAC|system|none',
+    parse: parseProxy,
+    format: formatProxyChoice,
+    shown: withoutPassword,
+    default: 'none',
+    help: 'The proxy through which guests reach the outside at the ports of --proxy-ports: http://, https:// or socks5://[USER:PASSWORD@]HOST[:PORT]; pac+http://HOST/FILE or pac:/FILE for a PAC file; system for what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say, or on macOS the system settings.',
+  }),
+  'no-proxy': option({
+    group: 'Proxies',
+    placeholder: 'LIST',
+    repeatable: true,
+    parse: parseNoProxy,
+    format: (entries) => entries,
+    help: 'Destinations that go past the proxy, with commas between: domains (and all below them), addresses, networks like 10.0.0.0/8, each with or without :PORT, and * for any text.',
+  }),
+  'proxy-config': option({
+    group: 'Proxies',
+    placeholder: 'FILE',
+    parse: parsePath,
+    help: "VPNKit's JSON file of proxies (http, https, exclude, transparent_http_ports, transparent_https_ports), in place of --proxy. Read again when it changes.",
+  }),
+  'proxy-ports': option({
+    group: 'Proxies',
+    placeholder: 'PORTS',
+    parse: parseProxyPorts,
+    format: (ports) => ports.join(','),
+    default: '80,443',
+    help: 'Ports whose flows go through the proxy without the guest knowing, with commas between.',
+  }),
+  'proxy-listen': option({
+    group: 'Proxies',
+    placeholder: 'PORT',
+    parse: parseProxyListen,
+    defaultText: '3128, while a proxy is set',
+    help: 'Port of the gateway where guests that know of it find an HTTP proxy. It is there when a proxy is set, or this option is given.',
   }),
   memory: option({
     group: 'Limits',

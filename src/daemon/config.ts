@@ -12,6 +12,7 @@ import { ExitCode } from '../host/exit-code.ts';
 import { type HostNetwork, hostNetworks } from '../host/host-networks.ts';
 import { OperatorError } from '../host/operator-error.ts';
 import type { Cidr4, IpAddress } from '../ip/address.ts';
+import type { ProxyChoice } from '../proxy/settings.ts';
 import type { ApiSpec, GuestApiSpec } from './api-spec.ts';
 import type { IsolateRule, NamedDescriptor } from './bind-grammar.ts';
 import { checkConfig } from './config-checks.ts';
@@ -33,6 +34,18 @@ import type { VmUrl } from './vm-url.ts';
 export interface VmLinkConfig extends VmUrl {
   /** Largest IP packet in bytes, 576 to 65,520. */
   readonly mtu: number;
+}
+
+/** What the proxy options say. */
+export interface ProxyConfig {
+  readonly choice: ProxyChoice;
+  readonly exclude: readonly string[];
+  /** VPNKit's JSON, in place of a choice. */
+  readonly file: string | undefined;
+  readonly ports: readonly number[];
+  readonly listen: number;
+  /** The explicit proxy serves also while nothing is proxied. */
+  readonly explicit: boolean;
 }
 
 /** Everything the daemon was told. Deep-frozen; durations in milliseconds, sizes in bytes. */
@@ -69,6 +82,7 @@ export interface Config {
   readonly allowBind: readonly BindRule[];
   readonly listenFds: readonly NamedDescriptor[];
   readonly isolate: readonly IsolateRule[];
+  readonly proxy: ProxyConfig;
   readonly memoryBytes: number;
   readonly maxFlows: number;
   readonly udpMaxFlows: number;
@@ -161,13 +175,18 @@ class OptionReader {
     const spec = OPTIONS[name];
     const { texts, source } = this.#given(name);
     if (texts.length > 1 && !spec.repeatable) {
-      throw configError(name, source, `is given ${texts.length} times (${texts.map(quote).join(', ')})`, 'one value');
+      throw configError(
+        name,
+        source,
+        `is given ${texts.length} times (${texts.map((text) => quote(spec.shown(text))).join(', ')})`,
+        'one value',
+      );
     }
     const values = texts.map((text) => {
       const result = v.safeParse(spec.schema, text);
       if (result.success) return result.output;
       const issue = result.issues[0];
-      throw configError(name, source, `${quote(text)} ${issue.message}`, issue.expected ?? 'another value');
+      throw configError(name, source, `${quote(spec.shown(text))} ${issue.message}`, issue.expected ?? 'another value');
     });
     this.#entries.set(name, {
       name,
@@ -254,6 +273,7 @@ function assemble(read: OptionReader, { vmOptional, env, hostNetworks: networks 
     allowBind: read.list('allow-bind'),
     listenFds: read.list('listen-fd'),
     isolate: read.list('isolate'),
+    proxy: proxyConfig(read),
     memoryBytes: read.always('memory'),
     maxFlows: read.always('max-flows'),
     udpMaxFlows: read.always('udp-max-flows'),
@@ -281,6 +301,25 @@ function chosenNetwork(read: OptionReader, networks: () => readonly HostNetwork[
     read.fail('network', '"auto" finds no private /24 that this host does not use itself', 'a network of your choice');
   read.chosen('network', `${network}`);
   return network;
+}
+
+/** VPNKit's, and squid's. */
+const PROXY_PORT = 3128;
+
+function proxyConfig(read: OptionReader): ProxyConfig {
+  const choice = read.always('proxy');
+  const file = read.one('proxy-config');
+  const listen = read.one('proxy-listen');
+  if (file !== undefined && choice.kind !== 'none')
+    read.fail('proxy-config', 'there is a --proxy too', 'one of the two');
+  return {
+    choice,
+    exclude: read.list('no-proxy').flat(),
+    file,
+    ports: read.always('proxy-ports'),
+    listen: listen ?? PROXY_PORT,
+    explicit: file !== undefined || listen !== undefined,
+  };
 }
 
 function controlTcp(read: OptionReader, env: ConfigInput['env']): Config['controlTcp'] {

@@ -15,6 +15,7 @@ import type {
   ForwardTable,
   LeaseInfo,
   PolicyInfo,
+  ProxySource,
   StatValue,
   VmInfo,
 } from '../control/resources.ts';
@@ -50,6 +51,7 @@ export interface NetworkParts {
   readonly clock: Clock;
   readonly forwards: ForwardTable;
   readonly dns: DnsSource;
+  readonly proxy: ProxySource;
   readonly events: EventHub;
   readonly stats: StatsSource;
   readonly gateway: { readonly address: string; readonly mac: string; readonly hostAlias: string | null };
@@ -64,6 +66,7 @@ export class ControlApi implements ApiSource {
   readonly version: string;
   readonly forwards: ForwardTable;
   readonly dns: DnsSource;
+  readonly proxy: ProxySource;
   readonly events: EventHub;
   readonly #parts: NetworkParts;
   readonly #daemon: DaemonControl;
@@ -75,6 +78,7 @@ export class ControlApi implements ApiSource {
     this.version = daemon.version;
     this.forwards = parts.forwards;
     this.dns = parts.dns;
+    this.proxy = parts.proxy;
     this.events = parts.events;
     this.#flows = new FlowList(parts.stack, parts.udp, parts.udpPublisher);
   }

@@ -19,7 +19,7 @@ import { NetworkEvents } from './network-events.ts';
 
 /** What the network lends; complete once it is made. */
 export interface ControlledNetwork
-  extends Pick<NetworkParts, 'stack' | 'udp' | 'leases' | 'clock' | 'isolation' | 'stats'> {
+  extends Pick<NetworkParts, 'stack' | 'udp' | 'leases' | 'clock' | 'isolation' | 'stats' | 'proxy'> {
   readonly forwards: Forwards;
   readonly udpPublisher: UdpPublisher;
   readonly dns: DnsService;

@@ -4,6 +4,7 @@ import { DROP_NAMES } from '../base/drop.ts';
 import type { DnsService } from '../forwarder/dns-service.ts';
 import type { HostFlowStats } from '../forwarder/host-flow.ts';
 import type { LinkCounters } from '../link/link-counters.ts';
+import type { ProxyCounts } from '../proxy/proxy-stats.ts';
 import type { Stack } from '../stack/stack.ts';
 import type { StatsMetric, StatsSource } from './stats-source.ts';
 
@@ -29,6 +30,7 @@ export interface MetricsInput {
     readonly events: { readonly hub: { readonly lost: number } };
     readonly captureStats: { readonly dropped: number };
   };
+  readonly proxying: { readonly counts: ProxyCounts; readonly live: number };
   readonly wakeups: () => number;
 }
 
@@ -57,6 +59,16 @@ function counters(area: string, title: string, stats: object): StatsMetric[] {
 
 function gauge(name: string, help: string, read: () => number): StatsMetric {
   return { name: `isthmus_${name}`, help, type: 'gauge', read };
+}
+
+function labelled(name: string, help: string, label: string, read: () => [string, number][]): StatsMetric {
+  return {
+    name: `isthmus_${name}_total`,
+    help,
+    type: 'counter',
+    labels: [label],
+    read: () => read().map(([key, value]) => ({ labels: { [label]: key }, value })),
+  };
 }
 
 export function networkMetrics(input: MetricsInput): StatsSource {
@@ -152,6 +164,14 @@ export function networkMetrics(input: MetricsInput): StatsSource {
       ...counters('ntp', 'NTP', input.ntp.stats),
       ...counters('host', 'Host', input.host.stats),
       ...counters('ping', 'Pings to the outside', input.ping.stats),
+      ...counters('proxy', 'Proxies', input.proxying.counts.stats),
+      gauge('proxy_connections', "Guests' connections that proxies hold now.", () => input.proxying.live),
+      labelled('proxy_routes', 'Connections made, by the way that they took.', 'route', () =>
+        Object.entries(input.proxying.counts.routes.counts),
+      ),
+      labelled('proxy_refused', 'Flows and requests that got nowhere, by cause.', 'cause', () =>
+        Object.entries(input.proxying.counts.refusals.counts),
+      ),
       ...linkMetrics(input.links),
     ],
   };

@@ -27,7 +27,7 @@ import type { LinkContext } from '../link/vm-link.ts';
 import type { VmSocket } from '../link/vm-socket.ts';
 import { DhcpService } from '../services/dhcp-server.ts';
 import { Leases } from '../services/leases.ts';
-import { NtpService } from '../services/ntp.ts';
+import type { NtpService } from '../services/ntp.ts';
 import { VpnkitIdentities } from '../services/vpnkit-identity.ts';
 import type { LinkHost } from '../stack/ports.ts';
 import { Stack } from '../stack/stack.ts';
@@ -39,12 +39,14 @@ import { Forwarding } from './forwarding.ts';
 import { GuestApi } from './guest-api.ts';
 import { GuestDirectory } from './guest-directory.ts';
 import { HostEgress } from './host-egress.ts';
+import { hostTime } from './host-time.ts';
 import { Isolation } from './isolation.ts';
 import type { Log } from './log.ts';
 import { Names } from './names.ts';
 import type { Health, NetworkService, ReadyInfo } from './network-api.ts';
 import { NetworkControl } from './network-control.ts';
 import { networkMetrics } from './network-metrics.ts';
+import { Proxying } from './proxying.ts';
 import { forwardOf } from './publish-item.ts';
 import { foreignState, stateFileName } from './state-file-name.ts';
 import type { StatsSource } from './stats-source.ts';
@@ -56,10 +58,8 @@ const DNS_PORT = 53;
 const DHCP_PORT = 67;
 const HTTP_PORT = 80;
 const NTP_PORT = 123;
-/** A host that follows others' clocks; RFC 5905 calls a server below such a host stratum 3 or 4. */
-const NTP_STRATUM = 3;
-/** 127.127.1.0: "local clock" by convention. */
-const NTP_REF_ID = 0x7f7f0100;
+/** VPNKit's second proxy port; both do the same here. */
+const VPNKIT_HTTPS_PORT = 3129;
 /** A bug is logged at most so often. */
 const BUG_LOG_MS = 1000;
 
@@ -97,6 +97,7 @@ class Network implements NetworkService {
   readonly #udp: UdpForwarder;
   readonly #egress: HostEgress;
   readonly #forwarding: Forwarding;
+  readonly #proxying: Proxying;
   readonly #listeners: LinkListener[] = [];
   readonly #stats: StatsSource;
   readonly #control: NetworkControl;
@@ -183,7 +184,21 @@ class Network implements NetworkService {
       store: this.#state.table('forwards'),
       log: log.child({ part: 'forwards' }),
     });
-    this.#tcp.interceptor = this.#forwarding.services;
+    this.#proxying = new Proxying({
+      config: config.proxy,
+      env: process.env,
+      destinations,
+      clock: this.#clock,
+      flows: this.#forwarding.flows,
+      dns: () => this.#dns,
+      forwards: () => this.forwards,
+      publish: (type, data) => this.#control.events.hub.publish(type, data),
+      log: log.child({ part: 'proxy' }),
+    });
+    const { services } = this.#forwarding;
+    this.#tcp.interceptor = { onSyn: (flow, now) => services.onSyn(flow, now) || this.#proxying.onSyn(flow, now) };
+    this.#tcp.serve(config.proxy.listen, this.#proxying);
+    if (config.proxy.file !== undefined) this.#tcp.serve(VPNKIT_HTTPS_PORT, this.#proxying);
     this.#udp = new UdpForwarder({
       destinations,
       sender,
@@ -205,6 +220,7 @@ class Network implements NetworkService {
       stats: this.#stats,
       forwards: this.forwards,
       dns: this.#dns,
+      proxy: this.#proxying,
       gatewayMac: GATEWAY_MAC,
       store: this.#state.table('dns'),
     }));
@@ -275,20 +291,7 @@ class Network implements NetworkService {
         },
       },
     );
-    this.#ntp = new NtpService(
-      {
-        wallClock: () => Date.now(),
-        synchronised: () => true,
-        stratum: NTP_STRATUM,
-        refId: NTP_REF_ID,
-        broadcast: network.broadcast,
-        rootDelayMs: 1,
-        rootDispersionMs: 10,
-        precision: -10,
-      },
-      sender,
-      this.#stack.stats.drops,
-    );
+    this.#ntp = hostTime(network, sender, this.#stack.stats.drops);
     this.#names = new Names({
       config,
       clock: this.#clock,
@@ -342,6 +345,7 @@ class Network implements NetworkService {
       linksRefused: () => this.#listeners.reduce((n, l) => n + l.refused, 0),
       leases: () => this.#leases.size,
       control: this.#control,
+      proxying: this.#proxying,
       wakeups: () => this.#wake.wakeups,
     });
   }
@@ -404,6 +408,7 @@ class Network implements NetworkService {
     await this.#state.open();
     const publish = await this.#forwarding.publish([...config.publish.map(forwardOf), ...config.forwards]);
     await this.forwards.restore();
+    await this.#proxying.start();
     await this.#control.start();
     this.#egress.start();
     return {
@@ -423,6 +428,7 @@ class Network implements NetworkService {
     this.#stopping = true;
     this.#control.close();
     this.#forwarding.close();
+    this.#proxying.close();
     this.#stack.stop(this.#clock.now());
     this.#tcp.close();
     this.#udp.close();
@@ -452,6 +458,7 @@ class Network implements NetworkService {
   async reload(): Promise<void> {
     this.#dns.refresh();
     this.#egress.clash.check();
+    await this.#proxying.reload();
   }
 
   #onVmGone(port: VmPort): void {

@@ -12,6 +12,7 @@ export type OptionGroup =
   | 'Network'
   | 'Names and addresses'
   | 'Published ports'
+  | 'Proxies'
   | 'Limits'
   | 'Control'
   | 'Daemon'
@@ -41,6 +42,8 @@ export interface OptionSpec<T> {
   readonly help: string;
   /** The canonical text of a value, which `schema` reads back. */
   readonly format: (value: T) => readonly string[];
+  /** A value that was given, as it may be shown in an error: without its secret. */
+  readonly shown: (text: string) => string;
 }
 
 /** A valibot schema over one of the grammars: a GrammarError becomes an issue with what would be right. */
@@ -90,6 +93,7 @@ export interface Declaration<T> {
   defaultText?: string;
   repeatable?: true;
   format?: (value: T) => string | readonly string[];
+  shown?: (text: string) => string;
 }
 
 /** Makes a row of its declaration. */
@@ -104,5 +108,6 @@ export function option<T>(d: Declaration<T>): OptionSpec<T> {
     defaultText: d.defaultText ?? (typeof fallback === 'string' ? fallback : 'not set'),
     help: d.help,
     format: (value) => [format(value)].flat(),
+    shown: d.shown ?? ((text) => text),
   };
 }

@@ -93,6 +93,8 @@ export class Responder {
   readonly cache: Cache;
   readonly policy: Policy;
   readonly resolver: Resolver;
+  /** Sees every answer before it is delivered; the bytes are valid until the call returns. */
+  onAnswer: ((client: number, buf: Uint8Array, off: number, len: number) => void) | undefined = undefined;
   readonly #query = new QueryView();
   readonly #key: QuestionKey;
   readonly #out = new Uint8Array(MESSAGE_MAX_BYTES);
@@ -256,6 +258,7 @@ export class Responder {
 
   #deliver(asker: Asker, length: number, now: Millis): void {
     this.stats.answers++;
+    if (this.onAnswer !== undefined) this.onAnswer(asker.client, this.#out, 0, length);
     asker.deliver(this.#out, 0, length, now);
   }
 }

@@ -243,6 +243,12 @@ export class DnsService implements DatagramService {
     this.#settle();
   }
 
+  /** A question of our own, for a guest's sake. */
+  ask(query: Uint8Array, asker: Asker, now: Millis): void {
+    this.query(query, 0, query.length, asker, now);
+    this.#settle();
+  }
+
   /** A guest's connection to port 53: accepted, or refused where there are too many. @returns its owner, already set. */
   onTcpFlow(flow: TcpFlow, now: Millis): FlowOwner | undefined {
     const ofVm = this.#sessionsPerVm.get(flow.vm.id) ?? 0;

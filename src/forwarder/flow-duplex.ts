@@ -78,6 +78,14 @@ export class FlowDuplex extends Duplex implements FlowOwner {
     this.destroy(Object.assign(new Error(`${this.remoteAddress}:${this.remotePort}: ${reason}`), { code }));
   }
 
+  /** Gives the flow to another owner; the stream is closed, the flow is not. @returns what was read of it and not taken. */
+  detach(): { readonly flow: TcpFlow; readonly rest: Buffer } {
+    const rest: Buffer = this.read() ?? Buffer.alloc(0);
+    this.#over = true;
+    this.destroy();
+    return { flow: this.#flow, rest };
+  }
+
   override _read(): void {
     this.#wanted = true;
     this.#pump(this.#clock.now());

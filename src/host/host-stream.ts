@@ -24,8 +24,8 @@ export function dialPath(path: string, owner: StreamOwner): HostStream {
 }
 
 /**
- * Takes over a socket that nobody has read from: an accepted one (of a server with `pauseOnConnect` and `allowHalfOpen`), or one
- * around a descriptor. The given socket is used up. Nothing is read before `resume`.
+ * Takes over a socket that nobody reads from any more: an accepted one (of a server with `pauseOnConnect` and `allowHalfOpen`), one
+ * around a descriptor, or one from inside its 'data' event. The given socket is used up. Nothing is read before `resume`.
  */
 export function adoptStream(socket: net.Socket, owner: StreamOwner): HostStream {
   const handle = streamBinding === undefined ? undefined : takeHandle(socket);

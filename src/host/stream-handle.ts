@@ -126,6 +126,8 @@ export function takeHandle(socket: net.Socket): StreamHandle | undefined {
   const holder = socket as unknown as Holder;
   const handle = holder._handle;
   if (typeof handle !== 'object' || handle === null || typeof handle.useUserBuffer !== 'function') return undefined;
+  // One that was read from is reading still, paused or not.
+  handle.readStop();
   holder._handle = null;
   socket.destroy();
   return handle;

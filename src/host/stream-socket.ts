@@ -118,7 +118,8 @@ export class SocketStream implements HostStream {
   reset(): void {
     if (this.closed) return;
     this.closed = true;
-    if (this.#socket.connecting || this.#isPipe) this.#socket.destroy();
+    // TLS has no reset of its own, and `resetAndDestroy` throws for it.
+    if (this.#socket.connecting || this.#isPipe || 'encrypted' in this.#socket) this.#socket.destroy();
     else this.#socket.resetAndDestroy();
   }
 

@@ -156,6 +156,18 @@ t.test('a code cache that is damaged is replaced, and the daemon runs', async (t
   t.equal(await daemon.stop(), 0);
 });
 
+t.test(
+  'the thread of PAC files and its WebAssembly are there: QuickJS itself says what is wrong with one',
+  async (t) => {
+    const pac = join(folder, 'broken.pac');
+    writeFileSync(pac, 'this is no script');
+    const daemon = await run(t, [], { ISTHMUS_PROXY: `pac:${pac}` });
+    while (!daemon.log().includes('proxy.problem')) await new Promise((resolve) => setTimeout(resolve, 20));
+    t.match(daemon.log(), /broken\.pac: it does not load: (?!.*(missing|ENOENT|module)).*(expecting|unexpected)/i);
+    t.equal(await daemon.stop(), 0);
+  },
+);
+
 t.test('the library entry is an ES module, with types that its manifest names', (t) => {
   const manifest = JSON.parse(readFileSync(join(projectRoot, 'package.json'), 'utf8')) as {
     exports: { '.': { types: string; default: string } };

@@ -290,3 +290,39 @@ t.test('a file of options that is too large is refused', async (t) => {
   const error = await refusal(t, `--vm qemu:/x --config ${join(dir, 'big')}`);
   t.match(error, { exitCode: 78, message: /is larger than/ });
 });
+
+t.test('proxies: every source, what is refused, and no password in any text', async (t) => {
+  const vm = '--vm qemu:/a.sock';
+  const none = (await load(t, vm)).config.proxy;
+  t.match(none, { choice: { kind: 'none' }, exclude: [], ports: [80, 443], listen: 3128, explicit: false });
+  const { config, entries } = await load(
+    t,
+    `${vm} --proxy http://me:s3cret@proxy:3128 --no-proxy a.example,10.0.0.0/8`,
+    {
+      env: { ISTHMUS_PROXY_PORTS: '443', ISTHMUS_PROXY_LISTEN: '8080' },
+      file: 'proxy: none\n',
+    },
+  );
+  t.match(config.proxy.choice, { kind: 'upstream', upstream: { kind: 'http', host: 'proxy', password: 's3cret' } });
+  t.match(config.proxy, { exclude: ['a.example', '10.0.0.0/8'], ports: [443], listen: 8080, explicit: true });
+  t.notMatch(configAsYaml(entries) + configAsJson(entries), /s3cret/, '--print-config and the control API');
+  const json = join(t.testdir({ 'x.json': '{}' }), 'x.json');
+  t.ok((await load(t, `${vm} --proxy-config ${json}`)).config.proxy.explicit, "VPNKit's proxy is there with any file");
+  const mistakes: [string, string, RegExp][] = [
+    ['--proxy ftp://me:s3cret@h', 'ERR_CONFIG_PROXY', /proxy \(--proxy\): .*scheme "ftp".*expected http:\/\//],
+    ['--proxy http://me:s3cret@h:0', 'ERR_CONFIG_PROXY', /has port 0/],
+    ['--proxy http://a:s3cret@h --proxy http://b:s3cret@h', 'ERR_CONFIG_PROXY', /is given 2 times/],
+    ['--no-proxy 10.0.0.0/99', 'ERR_CONFIG_NO_PROXY', /no destination.*a network like/],
+    ['--proxy-ports 80,x', 'ERR_CONFIG_PROXY_PORTS', /whole number/],
+    ['--proxy-listen 53', 'ERR_CONFIG_PROXY_LISTEN', /DNS server/],
+    ['--proxy-config /x.json --proxy http://h', 'ERR_CONFIG_PROXY_CONFIG', /one of the two/],
+    ['--guest-api gvproxy --proxy-listen 80', 'ERR_CONFIG_PROXY_LISTEN', /port of --guest-api/],
+  ];
+  for (const [args, code, message] of mistakes) {
+    const error = await refusal(t, `${vm} ${args}`);
+    t.match(error, { code, exitCode: 64, message }, args);
+    t.notMatch(error.message, /s3cret/, args);
+  }
+  const missing = await refusal(t, `${vm} --proxy-config /nowhere/x.json`);
+  t.match(missing, { code: 'ERR_CONFIG_UNREADABLE', exitCode: 66, message: /does not exist/ });
+});

@@ -18,6 +18,7 @@ import { UdpForwarderStats } from '../../src/forwarder/udp-forwarder.ts';
 import { UdpPublisherStats } from '../../src/forwarder/udp-publisher.ts';
 import { ExitCode } from '../../src/host/exit-code.ts';
 import { LinkCounters } from '../../src/link/link-counters.ts';
+import { ProxyStats } from '../../src/proxy/proxy-stats.ts';
 import { DhcpStats } from '../../src/services/dhcp-server.ts';
 import { NtpStats } from '../../src/services/ntp.ts';
 import { StackStats } from '../../src/stack/stats.ts';
@@ -40,6 +41,7 @@ const documents = [
   'docs/architecture.md',
   'docs/control-api.md',
   'docs/metrics.md',
+  'docs/proxies.md',
   'docs/adr/README.md',
   ...adrs.map((name) => `docs/adr/${name}`),
 ];
@@ -118,6 +120,7 @@ t.test('every counter is counted somewhere: one that nothing moves would tell a 
     [new DhcpStats(), 'stats', ['services']],
     [new NtpStats(), 'stats', ['services']],
     [new LinkCounters(), 'counters', ['link']],
+    [new ProxyStats(), 'stats', ['proxy']],
   ];
   const still: string[] = [];
   for (const [stats, variable, where] of owners) {
