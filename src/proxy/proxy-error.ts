@@ -1,4 +1,4 @@
-// Mistakes in the settings of proxies: a stable code, a sentence, and the key to blame. Control API and options both show them.
+// Mistakes in the settings of proxies: a stable code, a sentence, and the field to blame. Control API and options both show them.
 
 export type ProxyErrorCode =
   | 'ERR_PROXY_URL'
@@ -13,17 +13,18 @@ export class ProxyError extends Error {
   /** HTTP status for a client of the control API. */
   readonly status: number;
   readonly code: ProxyErrorCode;
-  readonly key: string | undefined;
+  /** The field of the request to blame. */
+  readonly field: string | undefined;
   /** The two halves of the message: what is wrong, and what would be right. */
   readonly problem: string;
   readonly right: string;
 
-  constructor(code: ProxyErrorCode, problem: string, right: string, key?: string) {
+  constructor(code: ProxyErrorCode, problem: string, right: string, field?: string) {
     super(`${problem}; expected ${right}`);
     this.problem = problem;
     this.right = right;
     this.status = code === 'ERR_PROXY_LOOP' || code === 'ERR_PROXY_SYSTEM' ? 409 : 400;
     this.code = code;
-    this.key = key;
+    this.field = field;
   }
 }
