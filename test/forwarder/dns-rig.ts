@@ -33,6 +33,7 @@ export class WireServer {
   tcpQueries = 0;
   port = 0;
   readonly #sockets = new Set<Socket>();
+  #closed = false;
 
   constructor(answer: Answer) {
     this.udp = createSocket('udp4');
@@ -41,7 +42,8 @@ export class WireServer {
       this.ports.add(from.port);
       this.ids.add(m.readUInt16BE(0));
       void Promise.resolve(answer(m, false, from)).then((a) => {
-        if (a) this.udp.send(a, from.port, from.address);
+        // An answer that was on its way when the test closed the server has nobody to go to.
+        if (a && !this.#closed) this.udp.send(a, from.port, from.address);
       });
     });
     this.tcp = createServer((s) => {
@@ -82,6 +84,7 @@ export class WireServer {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     this.dropConnections();
     await Promise.all([
       new Promise<void>((done) => this.udp.close(done)),
