@@ -193,6 +193,7 @@ t.test('port forwarding: the host under its names', async (t) => {
     const socket = await guest.connect(address, (server.address() as AddressInfo).port);
     let text = '';
     for await (const chunk of socket) text += String(chunk);
+    socket.destroy();
     t.equal(text, 'from the host', name);
   }
 });
