@@ -35,6 +35,7 @@ async function askInside(
   );
   let answer = '';
   for await (const chunk of socket) answer += String(chunk);
+  socket.destroy();
   return answer;
 }
 
