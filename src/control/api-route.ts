@@ -170,8 +170,7 @@ function deepest(issues: readonly v.BaseIssue<unknown>[]): v.BaseIssue<unknown> 
   const inner = issue.issues;
   if (inner === undefined || inner.length === 0 || (issue.type !== 'variant' && issue.type !== 'union')) return issue;
   const next = deepest(inner);
-  if (issue.path === undefined || next.path === undefined) return next;
-  return { ...next, path: [...issue.path, ...next.path] } as v.BaseIssue<unknown>;
+  return { ...next, path: [...(issue.path ?? []), ...(next.path ?? [])] } as v.BaseIssue<unknown>;
 }
 
 function issueText(issue: v.BaseIssue<unknown>): string {

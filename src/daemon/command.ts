@@ -1,6 +1,7 @@
 // Runs one command line: parses it, does what it asks, turns every error into one line and an exit code.
 
 import { ExitCode } from '../host/exit-code.ts';
+import { OperatorError } from '../host/operator-error.ts';
 import { parseCommand } from './cli.ts';
 import { isClientCommand } from './client-names.ts';
 import { loadConfig } from './config.ts';
@@ -60,6 +61,11 @@ export async function runCommand(argv: readonly string[], deps: RunDeps): Promis
       }
     }
   } catch (error) {
+    // With --json whoever reads standard output is told there, also that there is no such command.
+    if (error instanceof OperatorError && error.code === 'ERR_USAGE_COMMAND' && argv.includes('--json')) {
+      const { failureJson } = await import('./client-failure.ts');
+      print(failureJson(error));
+    }
     const { line, exitCode } = errorLine(error);
     await new Promise<void>((resolve) => process.stderr.write(line, () => resolve()));
     return process.exit(exitCode);

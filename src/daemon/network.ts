@@ -36,6 +36,7 @@ import { DEFAULT_TCP_LIMITS } from '../tcp/limits.ts';
 import type { Config } from './config.ts';
 import type { DaemonControl } from './control-source.ts';
 import { Forwarding } from './forwarding.ts';
+import { DNS_PORT, gatewayService, HTTP_PORT, VPNKIT_HTTPS_PORT } from './gateway-services.ts';
 import { GuestApi } from './guest-api.ts';
 import { GuestDirectory } from './guest-directory.ts';
 import { HostEgress } from './host-egress.ts';
@@ -54,12 +55,8 @@ import { makeUdpSockets } from './udp-sockets.ts';
 
 /** The gateway's MAC, VPNKit's: launchers have it in their configurations. */
 const GATEWAY_MAC = 'f6:16:36:bc:f9:c6';
-const DNS_PORT = 53;
 const DHCP_PORT = 67;
-const HTTP_PORT = 80;
 const NTP_PORT = 123;
-/** VPNKit's second proxy port; both do the same here. */
-const VPNKIT_HTTPS_PORT = 3129;
 /** A bug is logged at most so often. */
 const BUG_LOG_MS = 1000;
 
@@ -162,6 +159,7 @@ class Network implements NetworkService {
       vms: () => this.#guests.vms,
       addresses: {
         isOwn: (address) => address.equals(gateway) || (hostAlias?.equals(address) ?? false),
+        serviceAt: (address, port) => (address.equals(gateway) ? gatewayService(config, port) : undefined),
         claim: ({ v4 }) => {
           if (!this.#leases.setAside(v4, this.#clock.now())) return false;
           if (this.#stack.claimAddress(v4)) return true;

@@ -66,6 +66,8 @@ export class ForwardChecker {
     const lease = checkLease(spec.lease ?? 'permanent', now);
     const key = spec.key ?? defaultKey(listen);
     checkText('key', key, 512);
+    // RFC 3986 5.2.4: clients take such a last part out of the path before they ask.
+    if (key === '.' || key === '..') throw wrong('key', `is "${key}", which no URL can end with; give another name`);
     if (spec.owner !== undefined) checkText('owner', spec.owner, TEXT_MAX);
     const labels = spec.labels === undefined ? undefined : checkLabels(spec.labels);
     return {
@@ -87,6 +89,11 @@ export class ForwardChecker {
         this.#checkBind(address);
         if (address.isV4 ? isUnusable(address) : isGroup6(address))
           throw wrong('listen.address', `is ${address}, which no host can listen on; give an address of the host`);
+        if (!address.isV4 && isLinkLocal6(address))
+          throw wrong(
+            'listen.address',
+            `is ${address}, which is another on each interface; give an address of wider scope`,
+          );
         checkPort('listen.port', listen.port, 0);
         const count = checkCount(listen.count, listen.port);
         const v6Only = listen.v6Only ?? true;
@@ -277,6 +284,11 @@ function isUnusable(address: IpAddress): boolean {
 
 function isGroup6(address: IpAddress): boolean {
   return address.w0 >>> 24 === 0xff;
+}
+
+/** fe80::/10, RFC 4291 2.5.6. */
+function isLinkLocal6(address: IpAddress): boolean {
+  return (address.w0 & 0xffc00000) >>> 0 === 0xfe800000;
 }
 
 function isUnspecified(address: IpAddress): boolean {

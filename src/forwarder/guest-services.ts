@@ -22,6 +22,8 @@ import { formatAddress } from './host-listener.ts';
 export interface ServiceAddresses {
   /** True for the gateway and the host alias, which are there anyway. */
   isOwn(address: IpAddress): boolean;
+  /** What of isthmus's own listens there on TCP, in words; undefined for nothing. */
+  serviceAt(address: IpAddress, port: number): string | undefined;
   /** Takes an address for ourselves. @returns false if a VM has it, or is to have it. */
   claim(address: IpAddress): boolean;
   release(address: IpAddress): void;
@@ -32,9 +34,6 @@ export interface FlowInterceptor {
   /** @returns false if it is none of its own. */
   onSyn(flow: TcpFlow, now: Millis): boolean;
 }
-
-/** Ports of the gateway that have a service of isthmus. */
-const OWN_PORTS: ReadonlyMap<number, string> = new Map([[53, 'DNS server']]);
 
 /** A key of (IPv4 address, port): 48 bits. */
 function keyOf(address: IpAddress, port: number): number {
@@ -98,8 +97,9 @@ export class GuestServices implements FlowInterceptor {
     const address = parseAddress(listen.address)!;
     const count = listen.count ?? 1;
     const own = this.#addresses.isOwn(address);
-    for (const [port, what] of OWN_PORTS) {
-      if (!own || port < listen.port || port >= listen.port + count) continue;
+    for (let port = listen.port; own && port < listen.port + count; port++) {
+      const what = this.#addresses.serviceAt(address, port);
+      if (what === undefined) continue;
       throw new ForwardError(
         'ERR_PORT_IN_USE',
         `${formatAddress(listen.address, port)} is isthmus's own ${what}; choose another port`,

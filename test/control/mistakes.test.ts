@@ -45,6 +45,7 @@ t.test('mistakes: status, code and key', async (t) => {
     ['a wrong type', post(spec({ target: { kind: 'guest', port: '80' } })), 400, 'ERR_VALUE', 'target.port'],
     ['an unknown kind', post(spec({ listen: { kind: 'sctp' } })), 400, 'ERR_VALUE', 'listen.kind'],
     ['a wrong mode', post(spec({ client: 'x' })), 400, 'ERR_VALUE', 'client'],
+    ['a wrong lease', post(spec({ lease: 'foo' })), 400, 'ERR_VALUE', 'lease'],
     ['a wrong time', post(spec({ lease: { until: 'soon' } })), 400, 'ERR_VALUE', 'lease.until'],
     [
       'too many labels',

@@ -87,6 +87,7 @@ t.test('publish and unpublish of several: what can be done is done, each refusal
 t.test('--json: every failure is an object on standard output, and a line on standard error', async (t) => {
   const { rig, isthmus } = await start(t);
   const cases: [code: number, error: object, words: string[]][] = [
+    [64, { code: 'ERR_USAGE_COMMAND' }, ['portz']],
     [64, { code: 'ERR_USAGE_ARGUMENT' }, ['vms', '--bogus']],
     [64, { code: 'ERR_USAGE_ARGUMENT' }, ['publish']],
     [64, { code: 'ERR_USAGE_ARGUMENT' }, ['publish', 'x:y:z']],

@@ -137,6 +137,21 @@ t.test('what the host refuses: which address, and the remedy', async (t) => {
       message: '--allow-bind',
     });
   }
+  const open = await Rig.start(t);
+  for (const kind of ['tcp', 'udp'] as const) {
+    t.match(await refusal(open, { listen: { kind, address: 'fe80::1', port: 0 }, target }), {
+      code: 'ERR_FORWARD_SPEC',
+      status: 400,
+      field: 'listen.address',
+    });
+  }
+  for (const key of ['.', '..']) {
+    t.match(
+      await refusal(open, { key, listen: { kind: 'tcp', address: '127.0.0.1', port: 0 }, target }),
+      { code: 'ERR_FORWARD_SPEC', status: 400, field: 'key' },
+      'no URL could name it',
+    );
+  }
   const dir = shortDir(t);
   writeFileSync(join(dir, 'file'), '');
   for (const [path, words] of [

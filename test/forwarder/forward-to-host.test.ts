@@ -137,12 +137,41 @@ t.test('a guest-facing address is nobody else’s: not a VM’s, and no VM gets 
   await t.rejects(squatter.ping(GATEWAY, { timeoutMs: 200 }), 'a VM that takes it is not heard');
   t.ok(rig.drops('Ip4Martian') + rig.drops('ArpMalformed') > 0);
   t.match(await refusal(rig, make(GATEWAY, 53)), { code: 'ERR_PORT_IN_USE', message: 'DNS server' });
+  for (const port of [80, 3128]) await rig.network.forwards.remove((await add(rig, make(GATEWAY, port))).id);
   for (const address of ['10.0.0.1', '192.168.65.0', '192.168.65.255', '127.0.0.1', '::1', '224.0.0.1'])
     t.match(await refusal(rig, make(address)), { code: 'ERR_FORWARD_SPEC', field: 'listen.address' }, address);
   const held = await refusal(rig, { ...make('192.168.65.3'), key: 'again' });
   t.equal(held.holder?.id, first.id);
   await rig.network.forwards.remove(first.id);
   t.equal((await rig.guest()).address, '192.168.65.3', 'and it is free again');
+});
+
+t.test('a guest-facing port is not put in front of a service of the gateway', async (t) => {
+  const rig = await Rig.start(t, ['--guest-api', 'gvproxy', '--proxy-listen', '3333']);
+  const target = { kind: 'tcp', address: '127.0.0.1', port: 1 } as const;
+  const make = (address: string, port: number, count = 1): ForwardSpec => ({
+    listen: { kind: 'guest', address, port, count },
+    target,
+  });
+  for (const [port, count, what] of [
+    [53, 1, '192.168.65.1:53 is isthmus.s own DNS server'],
+    [80, 1, '192.168.65.1:80 is isthmus.s own API for guests'],
+    [70, 20, '192.168.65.1:80 is isthmus.s own API for guests'],
+    [3333, 1, '192.168.65.1:3333 is isthmus.s own HTTP proxy'],
+  ] as const) {
+    t.match(await refusal(rig, make(GATEWAY, port, count)), {
+      code: 'ERR_PORT_IN_USE',
+      status: 409,
+      field: 'listen.port',
+      message: new RegExp(what),
+    });
+  }
+  for (const [address, port] of [
+    [GATEWAY, 81],
+    [HOST, 53],
+    ['192.168.65.200', 80],
+  ] as const)
+    t.equal((await add(rig, make(address, port))).state, 'listening', `${address}:${port} has no service`);
 });
 
 t.test('from guests by vsock: listeners where the hypervisor will look, to sockets of the host', async (t) => {
