@@ -190,6 +190,7 @@ class Network implements NetworkService {
       destinations,
       clock: this.#clock,
       flows: this.#forwarding.flows,
+      outbound: this.#egress.way.outbound,
       dns: () => this.#dns,
       forwards: () => this.forwards,
       publish: (type, data) => this.#control.events.hub.publish(type, data),

@@ -14,6 +14,7 @@ import type { DnsService } from '../forwarder/dns-service.ts';
 import type { Forwards } from '../forwarder/forwards.ts';
 import type { FlowInterceptor } from '../forwarder/guest-services.ts';
 import type { HostFlowGroups } from '../forwarder/host-flow-groups.ts';
+import type { Outbound } from '../forwarder/outbound.ts';
 import type { GatewayTcpService } from '../forwarder/tcp-forwarder.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
@@ -42,6 +43,7 @@ export interface ProxyingOptions {
   readonly destinations: Destinations;
   readonly clock: Clock;
   readonly flows: HostFlowGroups;
+  readonly outbound: Outbound;
   readonly dns: () => DnsService;
   readonly forwards: () => Forwards;
   readonly publish: (type: EventType, data: Readonly<Record<string, unknown>>) => void;
@@ -263,12 +265,13 @@ export class Proxying implements FlowInterceptor, GatewayTcpService, ProxySource
 
   #load(): Promise<ProxyService> {
     this.#loading ??= import('../proxy/proxy-service.ts').then(({ ProxyService: Service }) => {
-      const { destinations, clock, flows, config } = this.#options;
+      const { destinations, clock, flows, config, outbound } = this.#options;
       const dns = this.#options.dns();
       const service = new Service({
         destinations,
         clock,
         flows: flows.open(),
+        outbound,
         counts: this.counts,
         names: dns,
         local: (name) => dns.responder.policy.lookup(name)?.addresses,

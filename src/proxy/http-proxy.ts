@@ -5,6 +5,7 @@ import { createServer, type IncomingMessage, type Server, ServerResponse } from 
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../base/clock.ts';
 import { FlowDuplex } from '../forwarder/flow-duplex.ts';
+import type { Outbound } from '../forwarder/outbound.ts';
 import type { IpAddress } from '../ip/address.ts';
 import type { TcpFlow } from '../stack/ports.ts';
 import { HttpForward, WayAgent } from './http-forward.ts';
@@ -50,6 +51,7 @@ export interface HttpProxyOptions {
   /** Our name in Via. */
   readonly pseudonym: string;
   readonly guard: (upstream: Upstream) => Refusal | undefined;
+  readonly outbound: Outbound;
   readonly onRequest: () => void;
   readonly onRoute: (route: Route) => void;
   readonly onRefused: (why: Refusal, where: string, stream: GuestStream) => void;
@@ -146,7 +148,7 @@ export class HttpProxy {
     stream: GuestStream,
     head: Buffer | undefined,
   ): Promise<void> {
-    const { reach, router, pseudonym, guard, onRoute } = this.#options;
+    const { reach, router, pseudonym, guard, outbound, onRoute } = this.#options;
     const { origin, vmId } = stream;
     if (hasPassed(incoming, pseudonym)) throw loop('the request has come by here before');
     if (incoming.headers['max-forwards'] === '0' && /^(TRACE|OPTIONS)$/.test(incoming.method ?? '')) {
@@ -186,6 +188,7 @@ export class HttpProxy {
       // What was taken over goes where it was going.
       direct: async () => (origin === undefined ? reach.addresses(place, vmId) : [origin.address.toString()]),
       guard,
+      outbound,
       agent: stream.agent,
       via: pseudonym,
       authorization: origin === undefined ? incoming.headers['proxy-authorization'] : undefined,
@@ -223,7 +226,7 @@ export class HttpProxy {
 
   /** @throws Refusal */
   async #tunnelWay(incoming: IncomingMessage, stream: GuestStream): Promise<TunnelWay> {
-    const { reach, router, pseudonym, guard } = this.#options;
+    const { reach, router, pseudonym, guard, outbound } = this.#options;
     if (stream.origin !== undefined) throw refusal(RefusalCause.Destination, 400, 'this is no proxy');
     if (hasPassed(incoming, pseudonym)) throw loop('the request has come by here before');
     const [, host, portText] = /^(\[[^\]]*\]|[^:/@]+):(\d{1,5})$/.exec(incoming.url ?? '') ?? [];
@@ -248,6 +251,7 @@ export class HttpProxy {
       ],
       direct: () => reach.addresses(place, stream.vmId),
       guard,
+      outbound,
     };
   }
 
