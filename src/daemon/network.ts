@@ -448,7 +448,7 @@ class Network implements NetworkService {
   health(): Health {
     if (this.#stopping) return { status: 'stopping' };
     this.#egress.clash.onHint();
-    const warnings = this.#egress.clash.warnings();
+    const warnings = [...this.#egress.clash.warnings(), ...this.#proxying.warnings()];
     const draining = this.#control.draining();
     let state: Health = { status: 'ok' };
     if (draining !== undefined) state = { status: 'draining', reason: draining };

@@ -126,6 +126,11 @@ export class Proxying implements FlowInterceptor, GatewayTcpService, ProxySource
     };
   }
 
+  /** For `/healthz` and `isthmus status`. */
+  warnings(): string[] {
+    return this.#problem === undefined ? [] : [`proxy: ${this.#problem}`];
+  }
+
   /** Settings of the system and PAC files are read again (SIGHUP); VPNKit's file is when it has changed. */
   async reload(): Promise<void> {
     this.#file?.check(this.#options.clock.now(), true);

@@ -53,6 +53,8 @@ t.test('a script that hangs, throws or is no script: told, and nobody waits for 
   const guest = await rig.guest();
   const problems = (): string[] => rig.log.lines.filter((line) => line.event === 'proxy.problem').map((l) => l.message);
   await rig.until(() => problems().some((text) => /does not load/.test(text)), 'it does not load', 20_000);
+  const { warnings = [] } = rig.network.health();
+  t.match(warnings, [/^proxy: the PAC file .*does not load/], 'a warning of isthmus status');
   const put = (script: string): void => {
     writeFileSync(`${file}.new`, script);
     renameSync(`${file}.new`, file);
@@ -73,6 +75,7 @@ t.test('a script that hangs, throws or is no script: told, and nobody waits for 
   t.equal(line, 'hello web.example\n');
   const { proxy: source } = (await rig.network.control?.({} as never))!;
   t.equal(source.info().problem, null, 'all is well again');
+  t.equal(rig.network.health().warnings, undefined);
   const loop = await dial(guest, NOWHERE, 80);
   loop.on('error', () => {});
   loop.write('GET / HTTP/1.1\r\nHost: throw.example\r\n\r\n');
