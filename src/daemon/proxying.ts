@@ -32,6 +32,7 @@ import {
   type ProxySettings,
   parseProxyChoice,
 } from '../proxy/settings.ts';
+import type { SystemProxy } from '../proxy/system-proxy.ts';
 import { formatUpstream, parseUpstream, type Upstream, upstreamName } from '../proxy/upstream.ts';
 import { type FlowOwner, RefuseReason, type TcpFlow } from '../stack/ports.ts';
 import type { ProxyConfig } from './config.ts';
@@ -185,13 +186,18 @@ export class Proxying implements FlowInterceptor, GatewayTcpService, ProxySource
         return { ...base, pac: choice.pac };
       case 'system': {
         const found = await this.#system();
+        if (found.unknown.length > 0)
+          this.#options.log.warn(
+            { event: 'proxy.problem' },
+            `exceptions of the system that are no destination are passed over: ${found.unknown.join(', ')}`,
+          );
         const all = BypassList.parse([...new Set([...found.exclude.texts, ...this.#options.config.exclude])]);
         return { ...base, http: found.http, https: found.https, pac: found.pac, exclude: all };
       }
     }
   }
 
-  async #system(): Promise<ProxySettings> {
+  async #system(): Promise<SystemProxy> {
     const { environmentProxy, scutilProxy } = await import('../proxy/system-proxy.ts');
     const fromEnv = environmentProxy(this.#options.env);
     if (process.platform !== 'darwin' || fromEnv.http !== undefined || fromEnv.https !== undefined) return fromEnv;

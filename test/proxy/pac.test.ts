@@ -163,9 +163,10 @@ t.test('--proxy system: the variables of the environment', async (t) => {
   });
   for (const name of Object.keys(process.env)) if (/_proxy$/i.test(name)) delete process.env[name];
   process.env.HTTPS_PROXY = `http://127.0.0.1:${proxy.port}`;
-  process.env.NO_PROXY = 'inside.example';
+  process.env.NO_PROXY = 'inside.example,localhost:*,http://x/';
   const rig = await Rig.start(t, ['--proxy', 'system', '--no-proxy', 'more.example']);
   t.equal((await tlsHello(await rig.guest(), 'web.example')).line, 'hello web.example\n');
   const { proxy: source } = (await rig.network.control?.({} as never))!;
+  t.ok(rig.log.lines.some((line) => /passed over: localhost:\*, http:\/\/x\/$/.test(line.message)));
   t.match(source.info(), { origin: 'system', http: null, noProxy: ['inside.example', 'more.example'] });
 });
