@@ -201,6 +201,8 @@ export interface PolicyInfo {
     /** Who is asked for what no source above the upstream servers knows; that for every other name last. */
     readonly routes: readonly DnsRoute[];
   };
+  /** Through which proxies guests' flows go. */
+  readonly proxy: ProxyInfo;
   /** Addresses that forwards may listen on; null: all. */
   readonly allowBind: readonly string[] | null;
   readonly limits: Readonly<Record<string, number>>;

@@ -118,6 +118,16 @@ export const dnsAnswer: Schema<unknown> = v.strictObject({
   order: v.array(text),
 });
 
+export const proxyAnswer: Schema<unknown> = v.strictObject({
+  origin: v.picklist(['none', 'option', 'file', 'system', 'api']),
+  http: v.nullable(v.string()),
+  https: v.nullable(v.string()),
+  pac: v.nullable(v.string()),
+  noProxy: v.array(v.string()),
+  ports: v.array(v.number()),
+  problem: v.nullable(v.string()),
+});
+
 export const policyAnswer: Schema<unknown> = v.strictObject({
   network: text,
   gateway: text,
@@ -131,6 +141,7 @@ export const policyAnswer: Schema<unknown> = v.strictObject({
     domain: text,
     routes: v.array(dnsRouteAnswer),
   }),
+  proxy: proxyAnswer,
   allowBind: v.nullable(v.array(text)),
   limits: counters,
   apis: v.array(text),

@@ -4,6 +4,7 @@
 import * as v from 'valibot';
 import { type AnyRoute, route, type Schema } from './api-route.ts';
 import type { ApiSource, ProxyPatch } from './resources.ts';
+import { proxyAnswer } from './schemas-answers.ts';
 
 const PORTS = v.pipe(
   v.array(v.pipe(v.number(), v.integer('expected whole numbers'))),
@@ -18,16 +19,6 @@ const proxyPatch: Schema<ProxyPatch> = v.strictObject({
   https: v.optional(v.nullable(TEXT)),
   noProxy: v.optional(v.pipe(v.array(TEXT), v.maxLength(4096, 'expected 4,096 entries at most'))),
   ports: v.optional(PORTS),
-});
-
-const proxyAnswer: Schema<unknown> = v.strictObject({
-  origin: v.picklist(['none', 'option', 'file', 'system', 'api']),
-  http: v.nullable(v.string()),
-  https: v.nullable(v.string()),
-  pac: v.nullable(v.string()),
-  noProxy: v.array(v.string()),
-  ports: v.array(v.number()),
-  problem: v.nullable(v.string()),
 });
 
 export function proxyRoutes({ proxy }: ApiSource): AnyRoute[] {

@@ -96,7 +96,7 @@ export class NetworkControl implements FlowAcceptor {
       },
       reservations: config.leases.map(({ mac, address }) => ({ mac, address: address.toString() })),
       captureStats: this.captureStats,
-      policy: () => policyOf(config, network.dns.responder.resolver.upstreams),
+      policy: () => policyOf(config, network.dns.responder.resolver.upstreams, network.proxy.info()),
     };
     return new ControlApi(parts, daemon);
   }

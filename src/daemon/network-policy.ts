@@ -1,6 +1,6 @@
 // The `policy` resource: the rules in force, in words, from the configuration and the parts that hold to it.
 
-import type { PolicyInfo } from '../control/resources.ts';
+import type { PolicyInfo, ProxyInfo } from '../control/resources.ts';
 import { explainRoute } from '../dns/explain.ts';
 import type { Upstreams } from '../dns/upstreams.ts';
 import { formatBindRule } from './bind-grammar.ts';
@@ -18,8 +18,8 @@ export const DNS_ORDER: readonly string[] = [
   'upstream servers, by domain',
 ];
 
-/** @param upstreams rules of who is asked for names, now. */
-export function policyOf(config: Config, upstreams: Upstreams): PolicyInfo {
+/** @param upstreams rules of who is asked for names, now. @param proxy settings in force now. */
+export function policyOf(config: Config, upstreams: Upstreams, proxy: ProxyInfo): PolicyInfo {
   const servers = upstreams.fallback.servers.all.map((server) => server.text);
   const routes = [...upstreams.routes, upstreams.fallback].map(explainRoute);
   const { network, gateway, hostAlias, guestApi } = config;
@@ -47,6 +47,7 @@ export function policyOf(config: Config, upstreams: Upstreams): PolicyInfo {
     })),
     ping: config.ping,
     dns: { order: DNS_ORDER, servers, domain: config.domain, routes },
+    proxy,
     allowBind: allowBind.length === 0 ? null : allowBind,
     limits: {
       maxFlows: config.maxFlows,

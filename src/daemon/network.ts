@@ -188,6 +188,7 @@ class Network implements NetworkService {
       destinations,
       clock: this.#clock,
       flows: this.#forwarding.flows,
+      outbound: this.#egress.way.outbound,
       dns: () => this.#dns,
       forwards: () => this.forwards,
       publish: (type, data) => this.#control.events.hub.publish(type, data),
@@ -445,7 +446,7 @@ class Network implements NetworkService {
   health(): Health {
     if (this.#stopping) return { status: 'stopping' };
     this.#egress.clash.onHint();
-    const warnings = this.#egress.clash.warnings();
+    const warnings = [...this.#egress.clash.warnings(), ...this.#proxying.warnings()];
     const draining = this.#control.draining();
     let state: Health = { status: 'ok' };
     if (draining !== undefined) state = { status: 'draining', reason: draining };

@@ -14,6 +14,7 @@ import type { DnsService } from '../forwarder/dns-service.ts';
 import type { Forwards } from '../forwarder/forwards.ts';
 import type { FlowInterceptor } from '../forwarder/guest-services.ts';
 import type { HostFlowGroups } from '../forwarder/host-flow-groups.ts';
+import type { Outbound } from '../forwarder/outbound.ts';
 import type { GatewayTcpService } from '../forwarder/tcp-forwarder.ts';
 import { ExitCode } from '../host/exit-code.ts';
 import { OperatorError } from '../host/operator-error.ts';
@@ -31,6 +32,7 @@ import {
   type ProxySettings,
   parseProxyChoice,
 } from '../proxy/settings.ts';
+import type { SystemProxy } from '../proxy/system-proxy.ts';
 import { formatUpstream, parseUpstream, type Upstream, upstreamName } from '../proxy/upstream.ts';
 import { type FlowOwner, RefuseReason, type TcpFlow } from '../stack/ports.ts';
 import type { ProxyConfig } from './config.ts';
@@ -42,6 +44,7 @@ export interface ProxyingOptions {
   readonly destinations: Destinations;
   readonly clock: Clock;
   readonly flows: HostFlowGroups;
+  readonly outbound: Outbound;
   readonly dns: () => DnsService;
   readonly forwards: () => Forwards;
   readonly publish: (type: EventType, data: Readonly<Record<string, unknown>>) => void;
@@ -124,6 +127,11 @@ export class Proxying implements FlowInterceptor, GatewayTcpService, ProxySource
     };
   }
 
+  /** For `/healthz` and `isthmus status`. */
+  warnings(): string[] {
+    return this.#problem === undefined ? [] : [`proxy: ${this.#problem}`];
+  }
+
   /** Settings of the system and PAC files are read again (SIGHUP); VPNKit's file is when it has changed. */
   async reload(): Promise<void> {
     this.#file?.check(this.#options.clock.now(), true);
@@ -178,13 +186,18 @@ export class Proxying implements FlowInterceptor, GatewayTcpService, ProxySource
         return { ...base, pac: choice.pac };
       case 'system': {
         const found = await this.#system();
+        if (found.unknown.length > 0)
+          this.#options.log.warn(
+            { event: 'proxy.problem' },
+            `exceptions of the system that are no destination are passed over: ${found.unknown.join(', ')}`,
+          );
         const all = BypassList.parse([...new Set([...found.exclude.texts, ...this.#options.config.exclude])]);
         return { ...base, http: found.http, https: found.https, pac: found.pac, exclude: all };
       }
     }
   }
 
-  async #system(): Promise<ProxySettings> {
+  async #system(): Promise<SystemProxy> {
     const { environmentProxy, scutilProxy } = await import('../proxy/system-proxy.ts');
     const fromEnv = environmentProxy(this.#options.env);
     if (process.platform !== 'darwin' || fromEnv.http !== undefined || fromEnv.https !== undefined) return fromEnv;
@@ -263,12 +276,13 @@ export class Proxying implements FlowInterceptor, GatewayTcpService, ProxySource
 
   #load(): Promise<ProxyService> {
     this.#loading ??= import('../proxy/proxy-service.ts').then(({ ProxyService: Service }) => {
-      const { destinations, clock, flows, config } = this.#options;
+      const { destinations, clock, flows, config, outbound } = this.#options;
       const dns = this.#options.dns();
       const service = new Service({
         destinations,
         clock,
         flows: flows.open(),
+        outbound,
         counts: this.counts,
         names: dns,
         local: (name) => dns.responder.policy.lookup(name)?.addresses,

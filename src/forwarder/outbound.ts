@@ -18,6 +18,11 @@ export class Outbound {
     this.#rules = [...rules].sort((a, b) => b.network.prefix - a.network.prefix);
   }
 
+  /** Whether the host always chooses. */
+  get isEmpty(): boolean {
+    return this.#rules.length === 0;
+  }
+
   /** The address to bind to before dialling; undefined: the host's routes decide. The same object for the same rule. */
   addressFor(remote: IpAddress): IpAddress | undefined {
     if (!remote.isV4) return undefined;

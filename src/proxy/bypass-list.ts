@@ -37,13 +37,37 @@ export class BypassList {
 
   /** @param list entries, or a text of them with commas or spaces between. @throws ProxyError ERR_PROXY_EXCLUDE */
   static parse(list: string | readonly string[], key?: string): BypassList {
-    const texts = [list].flat().flatMap((part) => part.split(/[\s,;]+/).filter((text) => text !== ''));
+    const texts = BypassList.#split(list);
     if (texts.length > ENTRIES_MAX)
       throw new ProxyError('ERR_PROXY_EXCLUDE', `the list has ${texts.length} entries`, `${ENTRIES_MAX} at most`, key);
     return new BypassList(
       texts,
       texts.map((text) => parseEntry(text, key)),
     );
+  }
+
+  /** A list that was written for other programs, which pass over what they do not know: so does this. @returns what was passed over, too. */
+  static parseKnown(list: string | readonly string[]): {
+    readonly list: BypassList;
+    readonly unknown: readonly string[];
+  } {
+    const unknown: string[] = [];
+    const known = BypassList.#split(list)
+      .slice(0, ENTRIES_MAX)
+      .filter((text) => {
+        try {
+          parseEntry(text, undefined);
+          return true;
+        } catch {
+          unknown.push(text.slice(0, 80));
+          return false;
+        }
+      });
+    return { list: BypassList.parse(known), unknown };
+  }
+
+  static #split(list: string | readonly string[]): string[] {
+    return [list].flat().flatMap((part) => part.split(/[\s,;]+/).filter((text) => text !== ''));
   }
 
   /** @param name lower case, without a dot at its end; undefined where only the address is known, and the other way round. */

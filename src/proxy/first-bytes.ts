@@ -28,8 +28,9 @@ export function readFirstBytes(buf: Uint8Array, off: number, len: number, ended:
   const found = len === 0 ? MORE : buf[off] === RECORD_HANDSHAKE ? clientHello(buf, off, len) : request(buf, off, len);
   if (found.kind !== 'more' || (!ended && len < FIRST_BYTES_MAX)) return found;
   // As much as will be known of it.
-  if (len > 0 && buf[off] === RECORD_HANDSHAKE) return { kind: 'tls', name: undefined };
-  return OTHER;
+  if (len === 0) return OTHER;
+  if (buf[off] === RECORD_HANDSHAKE) return { kind: 'tls', name: undefined };
+  return request(buf, off, len, true);
 }
 
 function clientHello(buf: Uint8Array, off: number, len: number): FirstBytes {
@@ -88,19 +89,22 @@ function hostName(list: Uint8Array): string | undefined {
   return plainName(Buffer.from(list.subarray(5, 5 + length)).toString('latin1'));
 }
 
-function request(buf: Uint8Array, off: number, len: number): FirstBytes {
+/** @param cut no more will be known of it: a head whose first line is there is that of a request, however long the rest of it is. */
+function request(buf: Uint8Array, off: number, len: number, cut = false): FirstBytes {
   const view = Buffer.from(buf.buffer, buf.byteOffset + off, Math.min(len, FIRST_BYTES_MAX));
   const lineEnd = view.indexOf('\n');
   const line = view.toString('latin1', 0, lineEnd < 0 ? Math.min(view.length, 4096) : lineEnd);
   // A method, then a space: nothing else that speaks first looks so.
   if (!/^[A-Z]{1,20}($| )/.test(line)) return OTHER;
-  if (lineEnd < 0) return MORE;
+  if (lineEnd < 0) return cut ? OTHER : MORE;
   const [, path] = /^[A-Z]+ (\S+) HTTP\/1\.[01]\r?$/.exec(line) ?? [];
   if (path === undefined) return OTHER;
   const crlf = view.indexOf('\r\n\r\n', lineEnd - 1);
   const bare = crlf < 0 ? view.indexOf('\n\n', lineEnd) : -1;
-  const headEnd = crlf < 0 ? bare : crlf;
-  if (headEnd < 0) return MORE;
+  const found = crlf < 0 ? bare : crlf;
+  if (found < 0 && !cut) return MORE;
+  // Of a head that is cut only whole lines count.
+  const headEnd = found < 0 ? Math.max(lineEnd, view.lastIndexOf('\n')) : found;
   const [, host] = /\nhost:[ \t]*([^\r\n]*?)[ \t]*(?:\r?\n|$)/i.exec(view.toString('latin1', lineEnd, headEnd)) ?? [];
   return { kind: 'http', host: host === undefined ? undefined : plainHost(host), path };
 }

@@ -33,6 +33,7 @@ export interface ForwardOptions {
   readonly path: string;
   readonly direct: ConnectOptions['direct'];
   readonly guard: ConnectOptions['guard'];
+  readonly outbound: ConnectOptions['outbound'];
   readonly agent: WayAgent;
   readonly via: string;
   /** Credentials that the guest has for the proxy, where isthmus has none. */
@@ -98,7 +99,7 @@ export class HttpForward {
   }
 
   #try(index: number): void {
-    const { routes, incoming, agent, target, direct, guard } = this.#options;
+    const { routes, incoming, agent, target, direct, guard, outbound } = this.#options;
     const route = routes[index]!;
     const byProxy = route.kind === 'http' || route.kind === 'https';
     const way = `${route.kind} ${byProxy ? upstreamName(route) : hostPort(target.host, target.port)}`;
@@ -111,7 +112,7 @@ export class HttpForward {
       way,
       connect: (done: Oncreate) => {
         const attempt = new UpstreamConnect(
-          { routes: [route], target, plain: true, direct, guard },
+          { routes: [route], target, plain: true, direct, guard, outbound },
           {
             onConnected: ({ socket, rest }) => {
               if (rest.length > 0) socket.unshift(rest);

@@ -5,10 +5,11 @@ import { createServer, type IncomingMessage, type Server, ServerResponse } from 
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../base/clock.ts';
 import { FlowDuplex } from '../forwarder/flow-duplex.ts';
+import type { Outbound } from '../forwarder/outbound.ts';
 import type { IpAddress } from '../ip/address.ts';
 import type { TcpFlow } from '../stack/ports.ts';
 import { HttpForward, WayAgent } from './http-forward.ts';
-import { hasPassed } from './http-headers.ts';
+import { hasPassed, valuesOf } from './http-headers.ts';
 import type { Place, Reach } from './reach.ts';
 import { type Refusal, RefusalCause, refusal } from './refusal.ts';
 import type { Router } from './router.ts';
@@ -30,12 +31,54 @@ export class GuestStream extends FlowDuplex {
   open = 0;
   /** Resolves when the requests so far have their answers: those of one connection are carried one after the other. */
   turn: Promise<void> = Promise.resolve();
+  /** It carries another protocol than HTTP from now on, with its own idea of ends. */
+  upgraded = false;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(flow: TcpFlow, clock: Clock, origin: Origin | undefined) {
     super(flow, clock);
     this.origin = origin;
     this.on('error', () => {});
-    this.once('close', () => this.agent.destroy());
+    this.once('close', () => {
+      clearTimeout(this.#timer);
+      this.agent.destroy();
+    });
+    // A guest that has ended its side still gets its answer (RFC 9112 9.6), but is not waited for without one.
+    this.once('end', () => this.#waitHalfOpen());
+    this.#waitForHead();
+  }
+
+  override _write(chunk: Buffer, encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    if (this.readableEnded) this.#waitHalfOpen();
+    super._write(chunk, encoding, done);
+  }
+
+  /**
+   * As sockets of node:net have it: node:http calls it with its time for a kept connection after an answer, and with 0 when the next
+   * request begins. Its own watch over slow heads looks at servers that listen only.
+   */
+  setTimeout(ms: number): this {
+    if (ms === 0) this.#waitForHead();
+    else this.#limit(ms, undefined);
+    return this;
+  }
+
+  /** A request is there. */
+  headIsThere(): void {
+    clearTimeout(this.#timer);
+  }
+
+  #waitForHead(): void {
+    this.#limit(HEAD_MS, refusalText(refusal(RefusalCause.Destination, 408, 'the request did not come in time')));
+  }
+
+  #waitHalfOpen(): void {
+    if (!this.upgraded) this.#limit(HALF_OPEN_MS, undefined);
+  }
+
+  #limit(ms: number, words: Buffer | undefined): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => endSoon(this, words), ms);
   }
 
   /** As node:http ends the sockets that it knows: a guest that does not end its side is not waited for. */
@@ -50,6 +93,7 @@ export interface HttpProxyOptions {
   /** Our name in Via. */
   readonly pseudonym: string;
   readonly guard: (upstream: Upstream) => Refusal | undefined;
+  readonly outbound: Outbound;
   readonly onRequest: () => void;
   readonly onRoute: (route: Route) => void;
   readonly onRefused: (why: Refusal, where: string, stream: GuestStream) => void;
@@ -63,8 +107,12 @@ export interface TunnelWay extends ConnectOptions {
 }
 
 const HEAD_MAX_BYTES = 64 * 1024;
+/** A request's head has so long, from its first byte or the connection's start; */
 const HEAD_MS = 60_000;
+/** and a connection waits so long for its next one. */
 const KEEP_ALIVE_MS = 65_000;
+/** One that has ended its side is given up after this long without a byte for it. */
+const HALF_OPEN_MS = 60_000;
 const LAST_WORDS_MS = 5000;
 /** Requests that a guest may send ahead of their answers; apt sends ten. */
 const PIPELINE_MAX = 64;
@@ -80,11 +128,12 @@ export class HttpProxy {
     this.via = ['Via', `1.1 ${options.pseudonym}`];
     this.server = createServer({
       maxHeaderSize: HEAD_MAX_BYTES,
-      headersTimeout: HEAD_MS,
       // An upload takes as long as it takes.
       requestTimeout: 0,
       keepAliveTimeout: KEEP_ALIVE_MS,
     });
+    // Not in its types.
+    Object.assign(this.server, { httpAllowHalfOpen: true });
     this.server.on('request', (incoming, outgoing) => this.#onRequest(incoming, outgoing));
     this.server.on('checkContinue', (incoming, outgoing) => this.#onRequest(incoming, outgoing));
     this.server.on('upgrade', (incoming, socket, head) => {
@@ -118,7 +167,10 @@ export class HttpProxy {
 
   #onRequest(incoming: IncomingMessage, outgoing: ServerResponse, head?: Buffer): void {
     const stream = streamOf(incoming.socket);
-    if (++stream.open > PIPELINE_MAX) {
+    stream.headIsThere();
+    stream.upgraded = head !== undefined;
+    // What comes when its time is over is not begun.
+    if (++stream.open > PIPELINE_MAX || !stream.writable) {
       stream.destroy();
       return;
     }
@@ -146,9 +198,11 @@ export class HttpProxy {
     stream: GuestStream,
     head: Buffer | undefined,
   ): Promise<void> {
-    const { reach, router, pseudonym, guard, onRoute } = this.#options;
+    const { reach, router, pseudonym, guard, outbound, onRoute } = this.#options;
     const { origin, vmId } = stream;
     if (hasPassed(incoming, pseudonym)) throw loop('the request has come by here before');
+    if (valuesOf(incoming.rawHeaders, 'host').length > 1)
+      throw refusal(RefusalCause.Destination, 400, 'the request names more than one host');
     if (incoming.headers['max-forwards'] === '0' && /^(TRACE|OPTIONS)$/.test(incoming.method ?? '')) {
       outgoing.writeHead(200, { Allow: 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT', 'Content-Length': 0 });
       outgoing.end();
@@ -186,6 +240,7 @@ export class HttpProxy {
       // What was taken over goes where it was going.
       direct: async () => (origin === undefined ? reach.addresses(place, vmId) : [origin.address.toString()]),
       guard,
+      outbound,
       agent: stream.agent,
       via: pseudonym,
       authorization: origin === undefined ? incoming.headers['proxy-authorization'] : undefined,
@@ -202,7 +257,8 @@ export class HttpProxy {
   }
 
   #onConnect(incoming: IncomingMessage, stream: GuestStream, head: Buffer): void {
-    if (stream.open > 0) {
+    stream.headIsThere();
+    if (stream.open > 0 || !stream.writable) {
       stream.destroy();
       return;
     }
@@ -223,7 +279,7 @@ export class HttpProxy {
 
   /** @throws Refusal */
   async #tunnelWay(incoming: IncomingMessage, stream: GuestStream): Promise<TunnelWay> {
-    const { reach, router, pseudonym, guard } = this.#options;
+    const { reach, router, pseudonym, guard, outbound } = this.#options;
     if (stream.origin !== undefined) throw refusal(RefusalCause.Destination, 400, 'this is no proxy');
     if (hasPassed(incoming, pseudonym)) throw loop('the request has come by here before');
     const [, host, portText] = /^(\[[^\]]*\]|[^:/@]+):(\d{1,5})$/.exec(incoming.url ?? '') ?? [];
@@ -248,6 +304,7 @@ export class HttpProxy {
       ],
       direct: () => reach.addresses(place, stream.vmId),
       guard,
+      outbound,
     };
   }
 
@@ -296,6 +353,7 @@ const REASONS: Readonly<Record<number, string>> = {
   400: 'Bad Request',
   403: 'Forbidden',
   407: 'Proxy Authentication Required',
+  408: 'Request Timeout',
   431: 'Request Header Fields Too Large',
   502: 'Bad Gateway',
   504: 'Gateway Timeout',

@@ -7,6 +7,7 @@ import { Destination, type Destinations } from '../forwarder/destination.ts';
 import { FlowDuplex } from '../forwarder/flow-duplex.ts';
 import type { FlowInterceptor } from '../forwarder/guest-services.ts';
 import { HostFlow, type HostFlowContext } from '../forwarder/host-flow.ts';
+import type { Outbound } from '../forwarder/outbound.ts';
 import type { GatewayTcpService } from '../forwarder/tcp-forwarder.ts';
 import { dialTcp } from '../host/host-stream.ts';
 import type { IpAddress } from '../ip/address.ts';
@@ -40,6 +41,8 @@ export interface ProxyServiceOptions extends Omit<ReachOptions, 'clock' | 'desti
   readonly flows: HostFlowContext;
   /** Why this proxy may not be used now: it is one of our own ports. */
   readonly guard: (upstream: Upstream) => Refusal | undefined;
+  /** Addresses of the host to dial from. */
+  readonly outbound: Outbound;
   readonly onRefused: (refused: RefusedFlow) => void;
 }
 
@@ -80,6 +83,7 @@ export class ProxyService implements FlowInterceptor, GatewayTcpService {
       // Another one for each network: only our own mark is a loop.
       pseudonym: `isthmus-${randomBytes(6).toString('hex')}`,
       guard: options.guard,
+      outbound: options.outbound,
       onRequest: () => {
         this.stats.requests++;
       },
@@ -221,6 +225,7 @@ export class ProxyService implements FlowInterceptor, GatewayTcpService {
         headers: [this.#http.via],
         direct: async () => [address.toString()],
         guard: this.#options.guard,
+        outbound: this.#options.outbound,
       };
       this.#tunnel(flow, way, first.kind, undefined);
     }
@@ -228,12 +233,12 @@ export class ProxyService implements FlowInterceptor, GatewayTcpService {
 
   /** As if it had never been taken over; the guest has its handshake already, so what fails is a reset. */
   #goDirect(flow: TcpFlow, address: IpAddress, port: number): void {
-    const { flows } = this.#options;
+    const { flows, outbound } = this.#options;
     const hostFlow = new HostFlow(flow, flows, true);
     flow.owner = hostFlow;
     flows.stats.dialled++;
     this.routes.add({ kind: 'direct' });
-    hostFlow.attach(dialTcp(address.toString(), port, hostFlow), false);
+    hostFlow.attach(dialTcp(address.toString(), port, hostFlow, outbound.addressFor(address)?.toString()), false);
     hostFlow.onReadable(flows.clock.now());
   }
 

@@ -8,8 +8,13 @@ import { hostPort, parseUpstream, type Upstream } from './upstream.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
+/** What the system says, and the exceptions in it that are no destination. */
+export interface SystemProxy extends ProxySettings {
+  readonly unknown: readonly string[];
+}
+
 /** The variables, in lower or upper case; the lower one holds. Each source is named in the error. @throws ProxyError */
-export function environmentProxy(env: Environment): ProxySettings {
+export function environmentProxy(env: Environment): SystemProxy {
   const read = (name: string): { name: string; text: string } | undefined => {
     for (const variable of [name, name.toUpperCase()]) {
       const text = env[variable]?.trim();
@@ -21,12 +26,13 @@ export function environmentProxy(env: Environment): ProxySettings {
     const found = read(name) ?? read('all_proxy');
     return found === undefined ? undefined : parseUpstream(found.text, found.name);
   };
-  const exclude = read('no_proxy');
+  const { list, unknown } = BypassList.parseKnown(read('no_proxy')?.text ?? '');
   return {
     ...NO_PROXY,
     http: upstream('http_proxy'),
     https: upstream('https_proxy'),
-    exclude: BypassList.parse(exclude?.text ?? '', exclude?.name),
+    exclude: list,
+    unknown,
   };
 }
 
@@ -34,7 +40,7 @@ export function environmentProxy(env: Environment): ProxySettings {
 type ScutilValue = string | readonly string[];
 
 /** What `scutil --proxy` prints. @throws ProxyError ERR_PROXY_SYSTEM */
-export function scutilProxy(text: string): ProxySettings {
+export function scutilProxy(text: string): SystemProxy {
   const values = parseScutil(text);
   const one = (key: string): string | undefined => {
     const value = values.get(key);
@@ -53,12 +59,14 @@ export function scutilProxy(text: string): ProxySettings {
   const socks = upstream('SOCKS', 'socks5');
   const exceptions = values.get('ExceptionsList') ?? [];
   const simple = one('ExcludeSimpleHostnames') === '1' ? ['<local>'] : [];
+  const { list, unknown } = BypassList.parseKnown([...[exceptions].flat().map(shortNetwork), ...simple]);
   return {
     ...NO_PROXY,
     http: upstream('HTTP', 'http') ?? socks,
     https: upstream('HTTPS', 'http') ?? socks,
     pac: pac?.kind === 'pac' ? pac.pac : undefined,
-    exclude: BypassList.parse([...[exceptions].flat().map(shortNetwork), ...simple], 'ExceptionsList'),
+    exclude: list,
+    unknown,
   };
 }
 

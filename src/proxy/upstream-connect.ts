@@ -1,8 +1,11 @@
 // Makes a connection to a destination by the first of several routes that works: dials the proxy, holds the handshake, and hands over a
 // socket that is the destination's from then on. It owns the attempt; what the socket is for is the caller's.
 
+import { lookup } from 'node:dns';
 import net from 'node:net';
 import tls from 'node:tls';
+import type { Outbound } from '../forwarder/outbound.ts';
+import { isLoopbackV4, parseAddress } from '../ip/address.ts';
 import { type Handshake, handshakeFor, type Target } from './handshake.ts';
 import { type Refusal, RefusalCause, refusal } from './refusal.ts';
 import { hostPort, type Route, type Upstream, upstreamName } from './upstream.ts';
@@ -24,6 +27,8 @@ export interface ConnectOptions {
   readonly direct: () => Promise<readonly string[] | Refusal>;
   /** Why this proxy may not be used now. */
   readonly guard: (upstream: Upstream) => Refusal | undefined;
+  /** Addresses of the host to dial from. */
+  readonly outbound: Outbound;
 }
 
 export interface Connected {
@@ -79,8 +84,8 @@ export class UpstreamConnect {
       process.nextTick(next, wrong);
       return;
     }
-    this.#dial(
-      dialUpstream(route),
+    this.#dialProxy(
+      route,
       (errno) => next(unreachableProxy(route, errno)),
       (socket) => {
         if (this.#options.plain === true && route.kind !== 'socks5')
@@ -93,32 +98,74 @@ export class UpstreamConnect {
   #direct(next: (why: Refusal) => void): void {
     const { target } = this.#options;
     const at = hostPort(target.host, target.port);
-    const tryAddress = (addresses: readonly string[], index: number, errno: string): void => {
-      const host = addresses[index];
-      if (this.#over) return;
-      if (host === undefined) {
-        const status = errno === 'ETIMEDOUT' ? 504 : 502;
-        next(refusal(RefusalCause.Unreachable, status, `${at} cannot be reached: ${errnoText(errno)}`));
-        return;
-      }
-      this.#dial(
-        net.connect({ host, port: target.port, allowHalfOpen: true, noDelay: true }),
-        (failed) => {
-          this.#drop();
-          tryAddress(addresses, index + 1, failed);
-        },
-        (socket) => this.#done({ socket, rest: Buffer.alloc(0), route: { kind: 'direct' } }),
-      );
+    const failed = (errno: string): void => {
+      const status = errno === 'ETIMEDOUT' ? 504 : 502;
+      next(refusal(RefusalCause.Unreachable, status, `${at} cannot be reached: ${errnoText(errno)}`));
     };
     this.#options.direct().then(
       (found) => {
         if (this.#over) return;
         if ('cause' in found) next(found);
-        else tryAddress(found, 0, 'ENOTFOUND');
+        else
+          this.#dialEach(
+            found,
+            (host) => dialPlain(host, target.port, this.#sourceFor(host)),
+            failed,
+            (socket) => this.#done({ socket, rest: Buffer.alloc(0), route: { kind: 'direct' } }),
+          );
       },
       (error: unknown) =>
         next(refusal(RefusalCause.Unreachable, 502, `${at} cannot be reached: ${(error as Error).message}`)),
     );
+  }
+
+  /** A rule about source addresses looks at the address that is dialled: a name is looked up first where there are rules. */
+  #dialProxy(upstream: Upstream, failed: (errno: string) => void, connected: (socket: net.Socket) => void): void {
+    const { host } = upstream;
+    const dial = (address: string): net.Socket => dialUpstream(upstream, address, this.#sourceFor(address));
+    if (this.#options.outbound.isEmpty || net.isIP(host) !== 0) {
+      this.#dial(dial(host), failed, connected);
+      return;
+    }
+    lookup(host, { all: true }, (error, found) => {
+      if (this.#over) return;
+      if (error !== null) failed(error.code ?? error.message);
+      else
+        this.#dialEach(
+          found.map(({ address }) => address),
+          dial,
+          failed,
+          connected,
+        );
+    });
+  }
+
+  /** One address after the other. @param failed what the last one came to. */
+  #dialEach(
+    addresses: readonly string[],
+    dial: (address: string) => net.Socket,
+    failed: (errno: string) => void,
+    connected: (socket: net.Socket) => void,
+    errno = 'ENOTFOUND',
+  ): void {
+    if (this.#over) return;
+    const [first, ...others] = addresses;
+    if (first === undefined) {
+      failed(errno);
+      return;
+    }
+    const next = (why: string): void => {
+      this.#drop();
+      this.#dialEach(others, dial, failed, connected, why);
+    };
+    this.#dial(dial(first), next, connected);
+  }
+
+  /** The host's loopback has its own. */
+  #sourceFor(text: string): string | undefined {
+    const address = parseAddress(text);
+    if (address === undefined || (address.isV4 && isLoopbackV4(address.v4))) return undefined;
+    return this.#options.outbound.addressFor(address)?.toString();
   }
 
   #dial(socket: net.Socket, failed: (errno: string) => void, connected: (socket: net.Socket) => void): void {
@@ -197,13 +244,21 @@ export class UpstreamConnect {
   }
 }
 
-/** A socket on its way to the proxy. */
-function dialUpstream({ kind, host, port }: Upstream): net.Socket {
-  if (kind !== 'https') return net.connect({ host, port, allowHalfOpen: true, noDelay: true });
+function dialPlain(host: string, port: number, source: string | undefined): net.Socket {
+  return net.connect({ host, port, allowHalfOpen: true, noDelay: true, ...localAddress(source) });
+}
+
+/** A socket on its way to the proxy. @param at where that is: its name, or an address that it has. */
+function dialUpstream({ kind, host, port }: Upstream, at: string, source: string | undefined): net.Socket {
+  if (kind !== 'https') return dialPlain(at, port, source);
   const servername = net.isIP(host) === 0 ? { servername: host } : {};
   // Its types lack `allowHalfOpen`.
-  const options = { host, port, allowHalfOpen: true, ALPNProtocols: ['http/1.1'], ...servername };
-  return tls.connect(options);
+  const options = { host: at, port, allowHalfOpen: true, ALPNProtocols: ['http/1.1'], ...servername };
+  return tls.connect({ ...options, ...localAddress(source) });
+}
+
+function localAddress(source: string | undefined): { readonly localAddress?: string } {
+  return source === undefined ? {} : { localAddress: source };
 }
 
 export function unreachableProxy(upstream: Upstream, errno: string): Refusal {

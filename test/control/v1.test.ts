@@ -357,6 +357,7 @@ t.test('policy, stats, config, document', async (t) => {
   holds(t, 'get', '/policy', policy);
   t.match(policy.json, { network: '192.168.65.0/24', hostAlias: '192.168.65.254', guestApi: 'gvproxy:token' });
   t.equal(policy.json.allowBind.length, 1);
+  t.match(policy.json.proxy, { origin: 'none', http: null, ports: [80, 443], problem: null });
   const stats = await rig.ask('GET', '/v1/stats');
   holds(t, 'get', '/stats', stats);
   t.equal(stats.json.pid, rig.daemon.pid);

@@ -53,6 +53,8 @@ t.test('a script that hangs, throws or is no script: told, and nobody waits for 
   const guest = await rig.guest();
   const problems = (): string[] => rig.log.lines.filter((line) => line.event === 'proxy.problem').map((l) => l.message);
   await rig.until(() => problems().some((text) => /does not load/.test(text)), 'it does not load', 20_000);
+  const { warnings = [] } = rig.network.health();
+  t.match(warnings, [/^proxy: the PAC file .*does not load/], 'a warning of isthmus status');
   const put = (script: string): void => {
     writeFileSync(`${file}.new`, script);
     renameSync(`${file}.new`, file);
@@ -73,6 +75,7 @@ t.test('a script that hangs, throws or is no script: told, and nobody waits for 
   t.equal(line, 'hello web.example\n');
   const { proxy: source } = (await rig.network.control?.({} as never))!;
   t.equal(source.info().problem, null, 'all is well again');
+  t.equal(rig.network.health().warnings, undefined);
   const loop = await dial(guest, NOWHERE, 80);
   loop.on('error', () => {});
   loop.write('GET / HTTP/1.1\r\nHost: throw.example\r\n\r\n');
@@ -160,9 +163,10 @@ t.test('--proxy system: the variables of the environment', async (t) => {
   });
   for (const name of Object.keys(process.env)) if (/_proxy$/i.test(name)) delete process.env[name];
   process.env.HTTPS_PROXY = `http://127.0.0.1:${proxy.port}`;
-  process.env.NO_PROXY = 'inside.example';
+  process.env.NO_PROXY = 'inside.example,localhost:*,http://x/';
   const rig = await Rig.start(t, ['--proxy', 'system', '--no-proxy', 'more.example']);
   t.equal((await tlsHello(await rig.guest(), 'web.example')).line, 'hello web.example\n');
   const { proxy: source } = (await rig.network.control?.({} as never))!;
+  t.ok(rig.log.lines.some((line) => /passed over: localhost:\*, http:\/\/x\/$/.test(line.message)));
   t.match(source.info(), { origin: 'system', http: null, noProxy: ['inside.example', 'more.example'] });
 });
