@@ -13,6 +13,8 @@ import { formatEndpoint } from './value-grammar.ts';
 
 /** Where macOS keeps resolvers of single domains. */
 const MACOS_FOLDER = '/etc/resolver';
+/** Where systemd-resolved and NetworkManager write down the servers behind the one on this host that resolv.conf names. */
+const BEHIND = ['/run/systemd/resolve/resolv.conf', '/run/NetworkManager/no-stub-resolv.conf'];
 
 export interface NamesOptions {
   readonly config: Config;
@@ -56,9 +58,17 @@ export class Names {
   /** The DNS service's slice of the configuration. */
   dnsOptions(): Pick<
     DnsServiceOptions,
-    'upstreams' | 'rules' | 'resolverFiles' | 'resolvConfPath' | 'hostsPath' | 'scoped' | 'onSearch' | 'onQuery'
+    | 'upstreams'
+    | 'rules'
+    | 'resolverFiles'
+    | 'resolvConfPath'
+    | 'hostsPath'
+    | 'scoped'
+    | 'behind'
+    | 'onSearch'
+    | 'onQuery'
   > {
-    const { config, onSearch } = this.#options;
+    const { config, onSearch, platform = process.platform } = this.#options;
     return {
       upstreams: config.dns.map((e) => formatEndpoint(e.address, e.port)),
       rules: config.dnsRules,
@@ -66,6 +76,7 @@ export class Names {
       resolvConfPath: config.resolvConf,
       hostsPath: config.hosts ?? '',
       scoped: this.#scoped(),
+      behind: platform === 'linux' ? BEHIND : [],
       onSearch,
       // Before a cached answer of the time before a sleep is given.
       onQuery: (now) => this.sleep.look(now),
