@@ -11,6 +11,8 @@ import { formatTimesync } from './dns-option.ts';
 import type { Log } from './log.ts';
 import { formatEndpoint } from './value-grammar.ts';
 
+/** The resolvers of the host's own programs. Another file is the operator's own, and the whole truth. */
+const HOST_RESOLV_CONF = '/etc/resolv.conf';
 /** Where macOS keeps resolvers of single domains. */
 const MACOS_FOLDER = '/etc/resolver';
 /** Where systemd-resolved and NetworkManager write down the servers behind the one on this host that resolv.conf names. */
@@ -65,6 +67,7 @@ export class Names {
     | 'hostsPath'
     | 'scoped'
     | 'behind'
+    | 'nsswitchPath'
     | 'onSearch'
     | 'onQuery'
   > {
@@ -77,6 +80,8 @@ export class Names {
       hostsPath: config.hosts ?? '',
       scoped: this.#scoped(),
       behind: platform === 'linux' ? BEHIND : [],
+      nsswitchPath:
+        config.resolvConf !== HOST_RESOLV_CONF ? '' : platform === 'linux' ? '/etc/nsswitch.conf' : undefined,
       onSearch,
       // Before a cached answer of the time before a sleep is given.
       onQuery: (now) => this.sleep.look(now),
@@ -100,7 +105,7 @@ export class Names {
   #scoped(): ScopedResolvers | undefined {
     const { config, platform = process.platform } = this.#options;
     // A resolv.conf of the operator's own is the whole truth.
-    if (platform !== 'darwin' || config.resolvConf !== '/etc/resolv.conf') return undefined;
+    if (platform !== 'darwin' || config.resolvConf !== HOST_RESOLV_CONF) return undefined;
     // Loaded there only: what starts processes would cost every start some milliseconds.
     const configuration = (): Promise<string> => import('../host/scutil.ts').then(({ scutilDns }) => scutilDns());
     return { folder: MACOS_FOLDER, configuration };

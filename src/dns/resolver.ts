@@ -42,15 +42,15 @@ const TCP_STEP_MS = 1500;
 /** Total patience: stub resolvers give up after 5 s. */
 const DEADLINE_MS = 4500;
 /** How long the host's own resolver is waited for once every server has refused. */
-const HOST_LAST_MS = 1000;
+const HOST_LAST_MS = 500;
 /** How long a probe may take after its lookup was answered by another server. */
 const PROBE_MS = 1000;
 /** Attempts open at once, so that free ids stay easy to find and hard to guess. */
 const ATTEMPTS_MAX = 32_768;
 /** Answers beyond this are not kept as second best; their rcode is. */
 const BEST_MAX_BYTES = 4096;
-/** TTL of addresses from the host's own resolver, which tells none. */
-const HOST_TTL_SEC = 5;
+/** TTL of addresses from the host's own resolver, which tells none: what changes them need not be anything that we notice. */
+const HOST_TTL_SEC = 1;
 
 /** How the resolver sends. Failures and answers come later, never from inside these calls. */
 export interface ResolverTransport {

@@ -44,6 +44,8 @@ export interface DnsServiceOptions {
   readonly scoped?: ScopedResolvers | undefined;
   /** Where resolvers on this host keep the servers that they ask. */
   readonly behind?: readonly string[];
+  /** As of DnsSources. */
+  readonly nsswitchPath?: string | undefined;
   /** The search list of the host may be another one. */
   readonly onSearch?: () => void;
   /** Before each query. */
@@ -176,6 +178,7 @@ export class DnsService implements DatagramService {
       resolvConfPath: options.resolvConfPath ?? '/etc/resolv.conf',
       scoped: options.scoped,
       behind: options.behind ?? [],
+      nsswitchPath: options.nsswitchPath,
       onOthers: () => {
         this.#forget();
         this.responder.resolver.restart(this.#clock.now());

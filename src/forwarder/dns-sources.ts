@@ -7,6 +7,7 @@
 
 import type { Millis } from '../base/clock.ts';
 import { parseMacosResolver, parseScutilDns } from '../dns/macos-resolvers.ts';
+import { asksMore } from '../dns/nsswitch.ts';
 import { isLoopback } from '../dns/policy.ts';
 import { parseResolvConf, type ResolvConf, serverText } from '../dns/resolv-conf.ts';
 import { parseResolverFile, type ResolverFile } from '../dns/resolver-file.ts';
@@ -34,6 +35,8 @@ export interface DnsSourcesOptions {
   readonly scoped?: ScopedResolvers | undefined;
   /** Where programs on this host that resolv.conf may name keep the servers behind them. */
   readonly behind?: readonly string[];
+  /** nsswitch.conf, which tells whether the host's own resolver may know more than the servers of resolv.conf; '': it is not asked. */
+  readonly nsswitchPath?: string | undefined;
   /** Rules may be others now; `useTcp`: ask over TCP only. */
   readonly onRules: (rules: readonly UpstreamRule[], useTcp: boolean) => void;
   /** The same servers are to be asked, but may be others: another network may have the same addresses for them, or they ask others. */
@@ -53,6 +56,9 @@ export class DnsSources {
   readonly #files: readonly WatchedFile[];
   readonly #folder: WatchedFolder;
   readonly #behind: readonly WatchedFile[];
+  readonly #nsswitch: WatchedFile;
+  /** What the host's own resolver is good for when no server of resolv.conf answers. */
+  #hostUse: HostUse = HostUse.Last;
   readonly #parsed: (ResolverFile | undefined)[];
   #conf = NO_CONF;
   #folderRules: readonly UpstreamRule[] = [];
@@ -72,6 +78,8 @@ export class DnsSources {
     };
     const confText = (text: string | undefined): void => this.#onResolvConf(text);
     this.#resolvConf = new WatchedFile(options.resolvConfPath, confText, onEvent, preferStub, others);
+    const { nsswitchPath } = options;
+    this.#nsswitch = new WatchedFile(nsswitchPath ?? '', (text) => this.#onNsswitch(text), onEvent);
     this.#behind = (options.behind ?? []).map((path) => {
       // What asks them is on this host, or it is none of its files.
       const changed = (): void => {
@@ -114,7 +122,7 @@ export class DnsSources {
   }
 
   get #all(): readonly (WatchedFile | WatchedFolder)[] {
-    return [this.#resolvConf, ...this.#files, this.#folder, ...this.#behind];
+    return [this.#resolvConf, ...this.#files, this.#folder, this.#nsswitch, ...this.#behind];
   }
 
   #settle(): void {
@@ -135,7 +143,7 @@ export class DnsSources {
     const own: UpstreamRule[] =
       servers.length > 0 ? [{ domain: '', servers, source: '--dns', host: HostUse.Alone }] : [];
     const { readFrom: source } = this.#resolvConf;
-    const last: UpstreamRule = { domain: '', servers: this.#conf.servers, source, host: HostUse.Last };
+    const last: UpstreamRule = { domain: '', servers: this.#conf.servers, source, host: this.#hostUse };
     return [...rules, ...own, ...ofFiles, ...this.#folderRules, ...this.#configured, last];
   }
 
@@ -144,6 +152,12 @@ export class DnsSources {
     const { path } = this.#resolvConf;
     if (conf.unusable.length > 0) this.#log('warn', 'dns.resolv-conf.unusable', { path, nameservers: conf.unusable });
     this.#conf = conf;
+    this.#changed = true;
+  }
+
+  #onNsswitch(text: string | undefined): void {
+    if (this.#options.nsswitchPath === undefined) return;
+    this.#hostUse = asksMore(text) ? HostUse.Last : HostUse.Alone;
     this.#changed = true;
   }
 
