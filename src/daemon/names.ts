@@ -11,8 +11,12 @@ import { formatTimesync } from './dns-option.ts';
 import type { Log } from './log.ts';
 import { formatEndpoint } from './value-grammar.ts';
 
+/** The resolvers of the host's own programs. Another file is the operator's own, and the whole truth. */
+const HOST_RESOLV_CONF = '/etc/resolv.conf';
 /** Where macOS keeps resolvers of single domains. */
 const MACOS_FOLDER = '/etc/resolver';
+/** Where systemd-resolved and NetworkManager write down the servers behind the one on this host that resolv.conf names. */
+const BEHIND = ['/run/systemd/resolve/resolv.conf', '/run/NetworkManager/no-stub-resolv.conf'];
 
 export interface NamesOptions {
   readonly config: Config;
@@ -56,9 +60,18 @@ export class Names {
   /** The DNS service's slice of the configuration. */
   dnsOptions(): Pick<
     DnsServiceOptions,
-    'upstreams' | 'rules' | 'resolverFiles' | 'resolvConfPath' | 'hostsPath' | 'scoped' | 'onSearch' | 'onQuery'
+    | 'upstreams'
+    | 'rules'
+    | 'resolverFiles'
+    | 'resolvConfPath'
+    | 'hostsPath'
+    | 'scoped'
+    | 'behind'
+    | 'nsswitchPath'
+    | 'onSearch'
+    | 'onQuery'
   > {
-    const { config, onSearch } = this.#options;
+    const { config, onSearch, platform = process.platform } = this.#options;
     return {
       upstreams: config.dns.map((e) => formatEndpoint(e.address, e.port)),
       rules: config.dnsRules,
@@ -66,6 +79,9 @@ export class Names {
       resolvConfPath: config.resolvConf,
       hostsPath: config.hosts ?? '',
       scoped: this.#scoped(),
+      behind: platform === 'linux' ? BEHIND : [],
+      nsswitchPath:
+        config.resolvConf !== HOST_RESOLV_CONF ? '' : platform === 'linux' ? '/etc/nsswitch.conf' : undefined,
       onSearch,
       // Before a cached answer of the time before a sleep is given.
       onQuery: (now) => this.sleep.look(now),
@@ -89,7 +105,7 @@ export class Names {
   #scoped(): ScopedResolvers | undefined {
     const { config, platform = process.platform } = this.#options;
     // A resolv.conf of the operator's own is the whole truth.
-    if (platform !== 'darwin' || config.resolvConf !== '/etc/resolv.conf') return undefined;
+    if (platform !== 'darwin' || config.resolvConf !== HOST_RESOLV_CONF) return undefined;
     // Loaded there only: what starts processes would cost every start some milliseconds.
     const configuration = (): Promise<string> => import('../host/scutil.ts').then(({ scutilDns }) => scutilDns());
     return { folder: MACOS_FOLDER, configuration };

@@ -30,6 +30,8 @@ export class Attempt {
   readonly probe: boolean;
   readonly id: number;
   readonly sentAt: Millis;
+  /** Without an answer for so long it is silent. */
+  readonly patienceMs: Millis;
   /** The whole query; it is the transport's to keep until it is sent. */
   readonly wire: Uint8Array;
   /** The transport's socket: an answer must come by the same. */
@@ -40,13 +42,22 @@ export class Attempt {
   /** Its silence has been held against the server. */
   silent = false;
 
-  constructor(lookup: Lookup, server: Server, tcp: boolean, probe: boolean, id: number, now: Millis) {
+  constructor(
+    lookup: Lookup,
+    server: Server,
+    tcp: boolean,
+    probe: boolean,
+    id: number,
+    now: Millis,
+    patienceMs: Millis,
+  ) {
     this.lookup = lookup;
     this.server = server;
     this.tcp = tcp;
     this.probe = probe;
     this.id = id;
     this.sentAt = now;
+    this.patienceMs = patienceMs;
     // Copy: each attempt has its own id, and the socket may hold its bytes for a while.
     this.wire = new Uint8Array(lookup.query.wire);
     setU16(this.wire, 0, id);
@@ -74,6 +85,8 @@ export class Lookup implements Keyed<Lookup>, Deadlined {
   /** Servers in the order of this lookup, and how many have been asked, going round. */
   order: readonly Server[] = [];
   step = 0;
+  /** One of them has kept silent. */
+  hurried = false;
   attempts: Attempt[] = [];
   /** When patience with the last server asked ends. */
   nextStepAt: Millis = NEVER;

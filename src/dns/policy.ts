@@ -64,6 +64,6 @@ export class Policy {
   }
 }
 
-function isLoopback(a: IpAddress): boolean {
+export function isLoopback(a: IpAddress): boolean {
   return a.isV4 ? isLoopbackV4(a.v4) : a.equals(LOOPBACK_V6);
 }

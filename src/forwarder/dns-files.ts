@@ -13,7 +13,7 @@ export const CHECK_MS = 50;
 const FILE_MAX_BYTES = 64 * 1024 * 1024;
 /** Files of a folder that are read at most. */
 const FOLDER_MAX = 256;
-/** Texts up to this length are kept for comparison: an editor's touch is no change. */
+/** Texts up to this length are kept for comparison: an editor's touch is no change of what they say. */
 const COMPARED_MAX = 64 * 1024;
 /** Kernels count a file's times in steps of some milliseconds: one this young may change again under the same stamp. */
 const YOUNG_MS = 100;
@@ -43,6 +43,7 @@ export class WatchedFile {
   /** The file that was read last: `path`, or what stands in for it. */
   readFrom: string;
   readonly #onText: (text: string | undefined) => void;
+  readonly #onSame: () => void;
   readonly #standIn: (path: string) => string;
   readonly #looks = new Looks();
   readonly #watch: PathWatch;
@@ -58,16 +59,19 @@ export class WatchedFile {
    * @param onText the file's text after each change, undefined when there is no readable file.
    * @param onEvent something happened to it: `check` is worth calling soon.
    * @param standIn the file to read in its place, as things are now.
+   * @param onSame it was written anew or replaced, and says what it said before.
    */
   constructor(
     path: string,
     onText: (text: string | undefined) => void,
     onEvent: () => void,
     standIn: (path: string) => string = (p) => p,
+    onSame: () => void = () => {},
   ) {
     this.path = path;
     this.readFrom = path;
     this.#onText = onText;
+    this.#onSame = onSame;
     this.#standIn = standIn;
     this.#watch = new PathWatch(() => {
       this.#looks.mark();
@@ -91,15 +95,19 @@ export class WatchedFile {
     const stamp = this.#look(path);
     // A text that is too long to be compared is read again only for its stamp.
     if (this.#read && !this.#young && stamp?.text === this.#stamp && !(dirty && this.#compared)) return;
+    const another = this.#read && stamp?.text !== this.#stamp;
     this.#read = true;
     this.readFrom = path;
-    if (stamp?.text !== this.#stamp && !dirty) this.#follow(path);
+    if (another && !dirty) this.#follow(path);
     this.#stamp = stamp?.text;
     this.#young = stamp?.young ?? false;
     const text = stamp === undefined ? undefined : read(path);
     // Gone or unreadable between stat and read: the same as not being there, until it changes again.
     if (text === undefined) this.#stamp = undefined;
-    if (this.#compared && text === this.#text) return;
+    if (this.#compared && text === this.#text) {
+      if (another && text !== undefined) this.#onSame();
+      return;
+    }
     this.#compared = text === undefined || text.length <= COMPARED_MAX;
     this.#text = this.#compared ? text : undefined;
     this.#onText(text);

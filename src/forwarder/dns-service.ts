@@ -42,6 +42,10 @@ export interface DnsServiceOptions {
   readonly resolverFiles?: readonly string[];
   /** What the platform says of domains beside resolv.conf. */
   readonly scoped?: ScopedResolvers | undefined;
+  /** Where resolvers on this host keep the servers that they ask. */
+  readonly behind?: readonly string[];
+  /** As of DnsSources. */
+  readonly nsswitchPath?: string | undefined;
   /** The search list of the host may be another one. */
   readonly onSearch?: () => void;
   /** Before each query. */
@@ -173,6 +177,13 @@ export class DnsService implements DatagramService {
       files: options.resolverFiles ?? [],
       resolvConfPath: options.resolvConfPath ?? '/etc/resolv.conf',
       scoped: options.scoped,
+      behind: options.behind ?? [],
+      nsswitchPath: options.nsswitchPath,
+      onOthers: () => {
+        this.#forget();
+        this.responder.resolver.restart(this.#clock.now());
+        this.#log?.('info', 'dns.servers.renewed', {});
+      },
       onRules: (rules, useTcp) => {
         this.#useRules(rules, useTcp, this.#clock.now());
         options.onSearch?.();
@@ -220,9 +231,7 @@ export class DnsService implements DatagramService {
 
   /** What was learnt of the network is forgotten and the files are read anew: after a wake-up, or on the operator's word. */
   refresh(): void {
-    this.responder.cache.flush();
-    this.responder.resolver.upstreams.forgive();
-    this.upstream.renew();
+    this.#forget();
     if (!this.#running) return;
     const now = this.#clock.now();
     this.#checkFiles(now, true);
@@ -333,6 +342,13 @@ export class DnsService implements DatagramService {
     const known = this.#announced;
     if (this.#running && this.nextDeadline() < known) this.#onDeadlineChanged();
     else this.#announced = Math.min(known, this.#announced);
+  }
+
+  /** Answers, the health of servers, the sockets to them. */
+  #forget(): void {
+    this.responder.cache.flush();
+    this.responder.resolver.upstreams.forgive();
+    this.upstream.renew();
   }
 
   #checkFiles(now: Millis, force = false): void {

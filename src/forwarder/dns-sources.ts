@@ -7,6 +7,8 @@
 
 import type { Millis } from '../base/clock.ts';
 import { parseMacosResolver, parseScutilDns } from '../dns/macos-resolvers.ts';
+import { asksMore } from '../dns/nsswitch.ts';
+import { isLoopback } from '../dns/policy.ts';
 import { parseResolvConf, type ResolvConf, serverText } from '../dns/resolv-conf.ts';
 import { parseResolverFile, type ResolverFile } from '../dns/resolver-file.ts';
 import type { UpstreamServer } from '../dns/server.ts';
@@ -31,8 +33,14 @@ export interface DnsSourcesOptions {
   readonly files: readonly string[];
   readonly resolvConfPath: string;
   readonly scoped?: ScopedResolvers | undefined;
+  /** Where programs on this host that resolv.conf may name keep the servers behind them. */
+  readonly behind?: readonly string[];
+  /** nsswitch.conf, which tells whether the host's own resolver may know more than the servers of resolv.conf; '': it is not asked. */
+  readonly nsswitchPath?: string | undefined;
   /** Rules may be others now; `useTcp`: ask over TCP only. */
   readonly onRules: (rules: readonly UpstreamRule[], useTcp: boolean) => void;
+  /** The same servers are to be asked, but may be others: another network may have the same addresses for them, or they ask others. */
+  readonly onOthers: () => void;
   /** Something happened: `check` is worth calling. */
   readonly onEvent: () => void;
   readonly log: DnsLog | undefined;
@@ -47,6 +55,10 @@ export class DnsSources {
   readonly #resolvConf: WatchedFile;
   readonly #files: readonly WatchedFile[];
   readonly #folder: WatchedFolder;
+  readonly #behind: readonly WatchedFile[];
+  readonly #nsswitch: WatchedFile;
+  /** What the host's own resolver is good for when no server of resolv.conf answers. */
+  #hostUse: HostUse = HostUse.Last;
   readonly #parsed: (ResolverFile | undefined)[];
   #conf = NO_CONF;
   #folderRules: readonly UpstreamRule[] = [];
@@ -55,15 +67,30 @@ export class DnsSources {
   #asking = false;
   #nextAskAt: Millis = 0;
   #changed = true;
+  #others = false;
   #running = false;
 
   constructor(options: DnsSourcesOptions) {
     this.#options = options;
     const { onEvent, scoped } = options;
-    const { resolvConfPath } = options;
-    this.#resolvConf = new WatchedFile(resolvConfPath, (text) => this.#onResolvConf(text), onEvent, preferStub);
+    const others = (): void => {
+      this.#others = true;
+    };
+    const confText = (text: string | undefined): void => this.#onResolvConf(text);
+    this.#resolvConf = new WatchedFile(options.resolvConfPath, confText, onEvent, preferStub, others);
+    const { nsswitchPath } = options;
+    this.#nsswitch = new WatchedFile(nsswitchPath ?? '', (text) => this.#onNsswitch(text), onEvent);
+    this.#behind = (options.behind ?? []).map((path) => {
+      // What asks them is on this host, or it is none of its files.
+      const changed = (): void => {
+        if (this.#rules().some((r) => r.servers.some((s) => isLoopback(s.address)))) others();
+      };
+      return new WatchedFile(path, changed, onEvent, undefined, changed);
+    });
     this.#parsed = options.files.map(() => undefined);
-    this.#files = options.files.map((file, i) => new WatchedFile(file, (text) => this.#onFile(i, text), onEvent));
+    this.#files = options.files.map(
+      (file, i) => new WatchedFile(file, (text) => this.#onFile(i, text), onEvent, undefined, others),
+    );
     this.#folder = new WatchedFolder(scoped?.folder ?? '', (texts) => this.#onFolder(texts), onEvent);
   }
 
@@ -76,26 +103,33 @@ export class DnsSources {
     this.#running = true;
     this.#changed = true;
     this.#askPlatform(now, true);
-    for (const file of [this.#resolvConf, ...this.#files, this.#folder]) file.start(now);
+    for (const file of this.#all) file.start(now);
+    this.#others = false;
     this.#settle();
   }
 
   /** Looks whether a file has changed, at most twenty times a second unless by `force`; tells before it returns. */
   check(now: Millis, force = false): void {
     if (!this.#running) return;
-    this.#resolvConf.check(now, force);
-    for (const file of this.#files) file.check(now, force);
-    this.#folder.check(now, force);
+    for (const file of this.#all) file.check(now, force);
     this.#askPlatform(now, force || this.#changed);
     this.#settle();
   }
 
   close(): void {
     this.#running = false;
-    for (const file of [this.#resolvConf, ...this.#files, this.#folder]) file.close();
+    for (const file of this.#all) file.close();
+  }
+
+  get #all(): readonly (WatchedFile | WatchedFolder)[] {
+    return [this.#resolvConf, ...this.#files, this.#folder, this.#nsswitch, ...this.#behind];
   }
 
   #settle(): void {
+    if (this.#others) {
+      this.#others = false;
+      this.#options.onOthers();
+    }
     if (!this.#changed) return;
     this.#changed = false;
     const rules = this.#rules();
@@ -109,7 +143,7 @@ export class DnsSources {
     const own: UpstreamRule[] =
       servers.length > 0 ? [{ domain: '', servers, source: '--dns', host: HostUse.Alone }] : [];
     const { readFrom: source } = this.#resolvConf;
-    const last: UpstreamRule = { domain: '', servers: this.#conf.servers, source, host: HostUse.Last };
+    const last: UpstreamRule = { domain: '', servers: this.#conf.servers, source, host: this.#hostUse };
     return [...rules, ...own, ...ofFiles, ...this.#folderRules, ...this.#configured, last];
   }
 
@@ -118,6 +152,12 @@ export class DnsSources {
     const { path } = this.#resolvConf;
     if (conf.unusable.length > 0) this.#log('warn', 'dns.resolv-conf.unusable', { path, nameservers: conf.unusable });
     this.#conf = conf;
+    this.#changed = true;
+  }
+
+  #onNsswitch(text: string | undefined): void {
+    if (this.#options.nsswitchPath === undefined) return;
+    this.#hostUse = asksMore(text) ? HostUse.Last : HostUse.Alone;
     this.#changed = true;
   }
 

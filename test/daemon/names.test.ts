@@ -297,14 +297,21 @@ t.test('a change of servers is an event, with those of domains where there are a
   t.end();
 });
 
-t.test('macOS: its resolvers by domain are read, unless the operator has named a resolv.conf', async (t) => {
+t.test('the platform’s resolvers are followed, unless the operator has named a resolv.conf', async (t) => {
   const make = async (platform: NodeJS.Platform, ...conf: string[]) => {
     const file = join(t.testdir({ conf: '' }), 'conf');
     const { config } = await (conf.length === 0 ? load('mtu', '1500') : load('resolv-conf', file));
     const options = { clock: new ManualClock(), log: quiet(), publish: () => {}, onSearch: () => {}, wall: () => 0 };
-    return new Names({ config, dns: () => ({}) as DnsService, platform, ...options }).dnsOptions().scoped;
+    return new Names({ config, dns: () => ({}) as DnsService, platform, ...options }).dnsOptions();
   };
-  t.match(await make('darwin'), { folder: '/etc/resolver', configuration: Function });
-  t.equal(await make('darwin', 'own'), undefined);
-  t.equal(await make('linux'), undefined);
+  const [darwin, linux] = [await make('darwin'), await make('linux')];
+  const [ownDarwin, ownLinux] = [await make('darwin', 'own'), await make('linux', 'own')];
+  t.match(darwin.scoped, { folder: '/etc/resolver', configuration: Function });
+  t.equal(ownDarwin.scoped, undefined);
+  t.equal(linux.scoped, undefined);
+  // Whether the host's own resolver is asked when no server answers: always, by this file, never.
+  t.equal(darwin.nsswitchPath, undefined);
+  t.equal(linux.nsswitchPath, '/etc/nsswitch.conf');
+  t.same([ownDarwin.nsswitchPath, ownLinux.nsswitchPath], ['', '']);
+  t.same([darwin.behind, linux.behind?.[0]], [[], '/run/systemd/resolve/resolv.conf']);
 });

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { parseHosts } from '../../src/dns/hosts.ts';
+import { asksMore } from '../../src/dns/nsswitch.ts';
 import { parseResolvConf, parseServer, serverText } from '../../src/dns/resolv-conf.ts';
 
 t.test('hosts(5): forward and reverse', async (t) => {
@@ -93,6 +94,24 @@ t.test('the notation of a server', async (t) => {
   ]) {
     t.equal(parseServer(bad), undefined, JSON.stringify(bad));
   }
+});
+
+t.test('nsswitch.conf(5): whether libc may know more than the hosts file and the servers of resolv.conf', async (t) => {
+  const no = [
+    undefined,
+    '',
+    'hosts:',
+    'hosts: files dns',
+    '#hosts: mdns\nhosts: dns [!UNAVAIL=return] files',
+    'passwd: sss',
+  ];
+  for (const text of no) t.notOk(asksMore(text), text ?? 'none');
+  const yes = [
+    'hosts: files mdns4_minimal [NOTFOUND=return] dns',
+    'x: y\n hosts :resolve',
+    'hosts: files\tnis dns\nhosts: files',
+  ];
+  for (const text of yes) t.ok(asksMore(text), text);
 });
 
 t.test('property: any text is read without a throw', async () => {

@@ -1,5 +1,6 @@
 import * as packet from 'dns-packet';
 import t from 'tap';
+import { HostUse } from '../../src/dns/upstreams.ts';
 import { aRecords, Guest, ip, query, response, rig, SeededRandom, SOA, server } from './rig.ts';
 
 const Q = query('host.example', 'A');
@@ -82,6 +83,66 @@ t.test('DNS-10: first server dead: answered under 1.5 s, the next lookups go to 
   t.equal(resolver.attemptsInFlight, 0);
   r.ask(query('back.example', 'A'), 2050);
   t.equal(r.transport.last.server.text, '192.0.2.1:53', 'the order of the configuration is back');
+});
+
+t.test(
+  'DNS-10: several silent in front of the one that answers: under 1.5 s, and the next lookups go straight to it',
+  async (t) => {
+    const r = rig({ servers: ['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4'] });
+    const { resolver } = r.responder;
+    r.ask(Q, 0);
+    const sentTo = () => r.transport.sent.map((a) => a.server.text.at(8));
+    for (const [at, most] of [
+      [799, '1'],
+      [800, '12'],
+      [1099, '12'],
+      [1100, '123'],
+      [1400, '1234'],
+    ] as const) {
+      resolver.poll(at);
+      t.equal(sentTo().join(''), most, `${at} ms`);
+    }
+    r.reply(r.transport.last, ANSWER, 1405);
+    t.equal(r.guest.lastRcode, 0);
+    r.ask(query('next.example', 'A'), 1500);
+    t.equal(r.transport.last.server.text, '192.0.2.4:53');
+    r.reply(r.transport.last, { answers: aRecords('next.example', 1) }, 1501);
+
+    // Nobody: the last has the whole step before the next round; that is by UDP again.
+    const dead = rig({ servers: ['192.0.2.1', '192.0.2.2', '192.0.2.3'] });
+    dead.ask(Q, 0);
+    for (let at = 0; at <= 4500; at += 100) dead.responder.resolver.poll(at);
+    t.same(
+      dead.transport.sent.map((a) => a.sentAt),
+      [0, 800, 1100, 1900, 2700, 3500, 4300],
+    );
+    t.ok(dead.transport.sent.at(-1)?.tcp, 'the third round is reached, by TCP');
+    t.equal(dead.guest.lastRcode, 2);
+
+    // A refusal takes no time, and so hurries nobody.
+    const refused = rig({ servers: ['192.0.2.1', '192.0.2.2', '192.0.2.3'] });
+    refused.ask(Q, 0);
+    refused.responder.resolver.onFailure(refused.transport.last, 1);
+    refused.responder.resolver.poll(800);
+    t.equal(refused.transport.sent.length, 2);
+    refused.responder.resolver.poll(801);
+    t.equal(refused.transport.sent.length, 3);
+  },
+);
+
+t.test('where everybody’s word is wanted, or only TCP may be used, everybody has the whole time', async (t) => {
+  for (const how of ['thorough', 'tcp']) {
+    const r = rig();
+    const servers = ['192.0.2.1', '192.0.2.2', '192.0.2.3'].map(server);
+    const rule = { domain: '', servers, source: '', host: HostUse.Alone, thorough: how === 'thorough' };
+    r.responder.setRules([rule], how === 'tcp', 0);
+    r.ask(Q, 0);
+    r.responder.resolver.poll(800);
+    r.responder.resolver.poll(1100);
+    t.equal(r.transport.sent.length, 2, how);
+    r.responder.resolver.poll(1600);
+    t.equal(r.transport.sent.length, 3, how);
+  }
 });
 
 t.test('a probe without answer ends, and the next comes later', async (t) => {
