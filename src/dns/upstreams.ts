@@ -35,7 +35,7 @@ export class Route {
   host: HostUse = HostUse.Alone;
   thorough = false;
   /** When all its servers have had their time; Infinity if one has no limit. */
-  patienceMs = Number.POSITIVE_INFINITY;
+  patienceMs: number = Number.POSITIVE_INFINITY;
 
   constructor(domain: string) {
     this.domain = domain;

@@ -173,7 +173,7 @@ export class EgressWriter {
     buf: Uint8Array,
     off: number,
     len: number,
-    ttl = DEFAULT_TTL,
+    ttl: number = DEFAULT_TTL,
   ): boolean {
     const cursor = this.#cursor;
     cursor.start(len, port.takes);
