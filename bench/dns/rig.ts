@@ -91,7 +91,8 @@ export class AnsweringHandles implements UdpHandles {
 
   create(owner: UdpHandleOwner) {
     const send = (query: Uint8Array): number => {
-      this.#asked.push({ owner, query });
+      // Copy: as a kernel does; what was sent is the sender's again.
+      this.#asked.push({ owner, query: query.slice() });
       return SENT;
     };
     return { bind: () => '', connect: () => '', send, sendTo: send, port: 40_000, address: '', close: () => {} };

@@ -1,6 +1,6 @@
 // The state of one question that is being asked upstream, and of each query sent for it. No decisions: those are `resolver`'s.
 
-import { setU16 } from '../base/bytes.ts';
+import { copyBytes, setU16 } from '../base/bytes.ts';
 import { type Millis, NEVER } from '../base/clock.ts';
 import type { Deadlined } from '../base/deadline-queue.ts';
 import { HEADER_BYTES, type QueryView, UDP_SAFE_BYTES, type UpstreamQuery, upstreamQuery } from './message.ts';
@@ -32,8 +32,6 @@ export class Attempt {
   readonly sentAt: Millis;
   /** Without an answer for so long it is silent. */
   readonly patienceMs: Millis;
-  /** The whole query; it is the transport's to keep until it is sent. */
-  readonly wire: Uint8Array;
   /** The transport's socket: an answer must come by the same. */
   channel: unknown = undefined;
   /** The transport's note that it sent this again on a new connection. */
@@ -41,6 +39,10 @@ export class Attempt {
   live = true;
   /** Its silence has been held against the server. */
   silent = false;
+  /** The next of its lookup; the lookup's. */
+  nextOfLookup: Attempt | undefined = undefined;
+  /** The next of its bucket; the table's. */
+  nextInBucket: Attempt | undefined = undefined;
 
   constructor(
     lookup: Lookup,
@@ -58,17 +60,34 @@ export class Attempt {
     this.id = id;
     this.sentAt = now;
     this.patienceMs = patienceMs;
-    // Copy: each attempt has its own id, and the socket may hold its bytes for a while.
-    this.wire = new Uint8Array(lookup.query.wire);
-    setU16(this.wire, 0, id);
-    if (lookup.query.sizeOff >= 0) {
-      setU16(this.wire, lookup.query.sizeOff, server.isLoopback ? LOOPBACK_SIZE_BYTES : UDP_SAFE_BYTES);
-    }
+  }
+
+  /** Bytes of the whole query. */
+  get length(): number {
+    return this.lookup.query.wire.length;
+  }
+
+  /** A copy of the whole query. */
+  get wire(): Uint8Array {
+    const out = new Uint8Array(this.length);
+    this.writeTo(out, 0);
+    return out;
+  }
+
+  /** Writes the whole query. Copy: each attempt has its own id, and the socket may hold its bytes for a while. */
+  writeTo(out: Uint8Array, off: number): void {
+    const { wire, sizeOff } = this.lookup.query;
+    copyBytes(wire, 0, out, off, wire.length);
+    setU16(out, off, this.id);
+    if (sizeOff >= 0) setU16(out, off + sizeOff, this.server.isLoopback ? LOOPBACK_SIZE_BYTES : UDP_SAFE_BYTES);
   }
 }
 
 export class Lookup implements Keyed<Lookup>, Deadlined {
   nextInBucket: Lookup | undefined = undefined;
+  /** Its neighbours among the open lookups; the resolver's. */
+  newer: Lookup | undefined = undefined;
+  older: Lookup | undefined = undefined;
   heapAt: Millis = NEVER;
   heapIndex = -1;
   readonly hash: number;
@@ -87,7 +106,8 @@ export class Lookup implements Keyed<Lookup>, Deadlined {
   step = 0;
   /** One of them has kept silent. */
   hurried = false;
-  attempts: Attempt[] = [];
+  /** Attempts that are out, the oldest first, linked by `nextOfLookup`. */
+  attempts: Attempt | undefined = undefined;
   /** When patience with the last server asked ends. */
   nextStepAt: Millis = NEVER;
   /** When the guest's own patience is about to end. */
@@ -119,6 +139,25 @@ export class Lookup implements Keyed<Lookup>, Deadlined {
     this.#onDeadline = onDeadline;
   }
 
+  add(a: Attempt): void {
+    let last = this.attempts;
+    while (last?.nextOfLookup !== undefined) last = last.nextOfLookup;
+    if (last === undefined) this.attempts = a;
+    else last.nextOfLookup = a;
+  }
+
+  /** Nothing happens if it is not there. */
+  remove(a: Attempt): void {
+    if (this.attempts === a) this.attempts = a.nextOfLookup;
+    else {
+      let before = this.attempts;
+      while (before !== undefined && before.nextOfLookup !== a) before = before.nextOfLookup;
+      if (before === undefined) return;
+      before.nextOfLookup = a.nextOfLookup;
+    }
+    a.nextOfLookup = undefined;
+  }
+
   matches(key: QuestionKey): boolean {
     return (
       this.nameLen === key.nameLen &&
@@ -131,7 +170,7 @@ export class Lookup implements Keyed<Lookup>, Deadlined {
 
   nextDeadline(): Millis {
     if (!this.finished) return Math.min(this.deadline, this.nextStepAt);
-    return this.attempts.length > 0 ? this.deadline : NEVER;
+    return this.attempts === undefined ? NEVER : this.deadline;
   }
 
   onDeadline(now: Millis): void {

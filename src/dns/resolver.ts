@@ -14,6 +14,7 @@ import type { Random } from '../base/random.ts';
 import type { IpAddress } from '../ip/address.ts';
 import { AnswerWriter } from './answer.ts';
 import { isNegative, isPartialTransfer, isUseless, worth } from './answer-worth.ts';
+import { AttemptTable } from './attempt-table.ts';
 import { Attempt, Lookup, type Waiter } from './lookup.ts';
 import {
   CLASS_IN,
@@ -29,8 +30,10 @@ import {
   UDP_SAFE_BYTES,
 } from './message.ts';
 import { nameToText } from './name.ts';
+import { OpenLookups } from './open-lookups.ts';
 import { type QuestionKey, QuestionTable } from './question-table.ts';
 import type { ServerAddress } from './resolv-conf.ts';
+import { type ResolverOptions, type ResolverTransport, ResolveVerdict } from './resolver-options.ts';
 import { ResponseView } from './response.ts';
 import type { Server, ServerList } from './server.ts';
 import type { DnsStats } from './stats.ts';
@@ -50,44 +53,12 @@ const HOST_LAST_MS = 500;
 const PROBE_MS = 1000;
 /** Attempts open at once, so that free ids stay easy to find and hard to guess. */
 const ATTEMPTS_MAX = 32_768;
+/** Clients without open questions whose counter is kept: a Map that entries come to and go from is made anew again and again. */
+const IDLE_CLIENTS = 64;
 /** Answers beyond this are not kept as second best; their rcode is. */
 const BEST_MAX_BYTES = 4096;
 /** TTL of addresses from the host's own resolver, which tells none: what changes them need not be anything that we notice. */
 const HOST_TTL_SEC = 1;
-
-/** How the resolver sends. Failures and answers come later, never from inside these calls. */
-export interface ResolverTransport {
-  /** Sends `attempt.wire`; sets `attempt.channel`. */
-  send(attempt: Attempt, now: Millis): void;
-  /** Nobody waits for it any more. */
-  cancel(attempt: Attempt): void;
-  /** Asks the host's own resolver for all addresses of a name. @returns false if too many are asked already. */
-  lookupHost(lookup: Lookup, name: string, now: Millis): boolean;
-}
-
-export const ResolveVerdict = {
-  /** The waiter will be called (or has been already). */
-  Pending: 0,
-  /** This client has too many questions open: REFUSED. */
-  ClientLimit: 1,
-  /** All have: SERVFAIL. */
-  Full: 2,
-} as const;
-export type ResolveVerdict = (typeof ResolveVerdict)[keyof typeof ResolveVerdict];
-
-export interface ResolverOptions {
-  readonly transport: ResolverTransport;
-  readonly random: Random;
-  readonly stats: DnsStats;
-  /** Questions in flight at most. */
-  readonly maxInFlight: number;
-  /** Waiters of one client at most. */
-  readonly maxPerClient: number;
-  /** What addresses of the host's own resolver are to a guest: the host's loopback is not the guest's. */
-  readonly seenByGuest?: (addresses: readonly IpAddress[]) => readonly IpAddress[];
-  /** Called once for each lookup that a server answered, before its waiters. */
-  readonly onAnswered: (lookup: Lookup, view: ResponseView, now: Millis) => void;
-}
 
 export class Resolver {
   /** Who is asked for which names. */
@@ -102,8 +73,8 @@ export class Resolver {
   readonly #seenByGuest: (addresses: readonly IpAddress[]) => readonly IpAddress[];
   readonly #onAnswered: (lookup: Lookup, view: ResponseView, now: Millis) => void;
   readonly #table = new QuestionTable<Lookup>();
-  readonly #open = new Set<Lookup>();
-  readonly #attempts = new Map<number, Attempt>();
+  readonly #open = new OpenLookups();
+  readonly #attempts = new AttemptTable();
   readonly #perClient = new Map<number, number>();
   readonly #deadlines = new DeadlineQueue();
   readonly #view = new ResponseView();
@@ -159,8 +130,8 @@ export class Resolver {
 
   /** Asks every open question anew, as if nothing had been sent for it. */
   restart(now: Millis): void {
-    for (const l of [...this.#open]) {
-      for (const a of [...l.attempts]) this.#cancel(a);
+    for (const l of this.#open.list()) {
+      this.#cancelAll(l, true);
       l.best = undefined;
       l.bestRcode = -1;
       l.negative = false;
@@ -228,7 +199,7 @@ export class Resolver {
       this.#keepBest(l, true);
       l.negative = true;
       if (l.step < l.order.length && !l.order[l.step]!.suspect) this.#advance(l, now);
-      else if (!l.attempts.some((o) => !o.probe && !o.server.suspect)) this.#finishFailed(l, now);
+      else if (!hasHopeful(l)) this.#finishFailed(l, now);
     } else if (isPartialTransfer(view)) {
       this.#finishError(l, RCODE_NOTIMP, now);
     } else {
@@ -250,11 +221,11 @@ export class Resolver {
 
   /** The host's own resolver has answered `lookupHost`. @param addresses undefined: it failed; `exists` false: no such name. */
   onHostAddresses(l: Lookup, addresses: readonly IpAddress[] | undefined, exists: boolean, now: Millis): void {
-    if (l.finished || !this.#open.has(l) || !l.hostOpen) return;
+    if (l.finished || !l.hostOpen) return;
     l.hostOpen = false;
     // Where there are servers its "no such name" may be no more than their silence, and is not passed on.
     if (addresses === undefined || (!exists && l.order.length > 0)) {
-      if (l.step < l.order.length || l.attempts.length === 0) this.#advance(l, now);
+      if (l.step < l.order.length || l.attempts === undefined) this.#advance(l, now);
       return;
     }
     const q = this.#query;
@@ -269,8 +240,8 @@ export class Resolver {
 
   /** Answers all open questions SERVFAIL: the service ends. */
   close(now: Millis): void {
-    for (const l of [...this.#open]) this.#finishError(l, RCODE_SERVFAIL, now);
-    for (const a of [...this.#attempts.values()]) {
+    for (const l of this.#open.list()) this.#finishError(l, RCODE_SERVFAIL, now);
+    for (const a of this.#attempts.list()) {
       this.#cancel(a);
       this.#settle(a.lookup);
     }
@@ -282,8 +253,8 @@ export class Resolver {
   }
 
   #start(l: Lookup, now: Millis): void {
-    const name = nameToText(l.query.wire, HEADER_BYTES, l.nameLen).toLowerCase();
-    const route = this.upstreams.route(name);
+    const { upstreams } = this;
+    const route = upstreams.hasDomains ? upstreams.route(nameText(l)) : upstreams.fallback;
     const order = route.servers.order();
     l.order = order;
     l.step = 0;
@@ -293,7 +264,7 @@ export class Resolver {
     l.hostLast = route.host !== HostUse.Alone;
     l.deadline = Math.min(l.deadline, now + route.patienceMs);
     if (order.length === 0 || route.host === HostUse.First) {
-      const asked = this.#askHost(l, name, now);
+      const asked = this.#askHost(l, now);
       if (order.length === 0 || asked) {
         l.nextStepAt = order.length === 0 ? l.deadline : now + STEP_MS;
         if (asked) this.#deadlines.update(l);
@@ -305,7 +276,7 @@ export class Resolver {
     const all = order[0]!.suspect ? order.length : 1;
     while (l.step < all) this.#askNext(l, now);
     if (all === 1) {
-      const due = order.find((s) => s.suspect && s.probeAt <= now);
+      const due = dueProbe(order, now);
       if (due !== undefined) {
         due.onProbe(now);
         this.#ask(l, due, false, true, now);
@@ -315,8 +286,9 @@ export class Resolver {
   }
 
   /** Asks the host's own resolver, at most once by one rule. @returns false if it cannot say, or is asked too much already. */
-  #askHost(l: Lookup, name: string, now: Millis): boolean {
+  #askHost(l: Lookup, now: Millis): boolean {
     const address = l.klass === CLASS_IN && (l.type === TYPE_A || l.type === TYPE_AAAA);
+    const name = nameText(l);
     l.hostLast = false;
     l.hostOpen = address && name !== '.' && !name.includes('\\') && this.#transport.lookupHost(l, name, now);
     return l.hostOpen;
@@ -325,7 +297,7 @@ export class Resolver {
   /** Whether the host's own resolver may still have an answer that no server has. */
   #hostMayKnow(l: Lookup, now: Millis): boolean {
     if (l.hostOpen || !l.hostLast) return l.hostOpen;
-    return this.#askHost(l, nameToText(l.query.wire, HEADER_BYTES, l.nameLen).toLowerCase(), now);
+    return this.#askHost(l, now);
   }
 
   /** Asks the next server of the order, going round; the third round goes over TCP, for networks that lose DNS over UDP. */
@@ -343,11 +315,11 @@ export class Resolver {
   #ask(l: Lookup, server: Server, tcp: boolean, probe: boolean, now: Millis, patienceMs = stepMs(server, tcp)): void {
     if (this.#attempts.size >= ATTEMPTS_MAX) return;
     let id = this.#random.i32() & 0xffff;
-    while (this.#attempts.has(id)) id = this.#random.i32() & 0xffff;
+    while (this.#attempts.get(id) !== undefined) id = this.#random.i32() & 0xffff;
     const overTcp = tcp || this.useTcp || l.query.wire.length > UDP_SAFE_BYTES;
     const a = new Attempt(l, server, overTcp, probe, id, now, patienceMs);
-    this.#attempts.set(id, a);
-    l.attempts.push(a);
+    this.#attempts.add(a);
+    l.add(a);
     server.sent++;
     this.#stats.upstreamSent++;
     if (overTcp) this.#stats.upstreamTcp++;
@@ -357,7 +329,7 @@ export class Resolver {
   /** An attempt came to nothing: the next server at once, or the end if all were asked and nothing is out. */
   #advance(l: Lookup, now: Millis): void {
     if (l.step < l.order.length) this.#askNext(l, now);
-    else if (l.attempts.length === 0) {
+    else if (l.attempts === undefined) {
       this.#finishFailed(l, now);
       return;
     }
@@ -366,15 +338,13 @@ export class Resolver {
 
   #onDeadline(l: Lookup, now: Millis): void {
     if (l.finished) {
-      for (const a of [...l.attempts]) {
-        this.#silence(a, now);
-        this.#cancel(a);
-      }
+      for (let a = l.attempts; a !== undefined; a = a.nextOfLookup) this.#silence(a, now);
+      this.#cancelAll(l, true);
       this.#settle(l);
       return;
     }
     const last = now >= l.deadline;
-    for (const a of l.attempts) {
+    for (let a = l.attempts; a !== undefined; a = a.nextOfLookup) {
       if (last || now - a.sentAt >= a.patienceMs) this.#silence(a, now);
     }
     const all = l.step >= l.order.length;
@@ -431,10 +401,10 @@ export class Resolver {
   }
 
   #finish(l: Lookup, view: ResponseView, now: Millis): void {
-    this.#open.delete(l);
+    this.#open.remove(l);
     this.#table.remove(l);
     l.finished = true;
-    for (const a of [...l.attempts]) if (!a.probe) this.#cancel(a);
+    this.#cancelAll(l, false);
     // A probe outlives its lookup, or a distant server could never win against a near one and come back.
     l.deadline = now + PROBE_MS;
     this.#settle(l);
@@ -445,7 +415,7 @@ export class Resolver {
       const next = w.next;
       w.next = undefined;
       const count = this.#perClient.get(w.client)! - 1;
-      if (count === 0) this.#perClient.delete(w.client);
+      if (count === 0 && this.#perClient.size > IDLE_CLIENTS) this.#perClient.delete(w.client);
       else this.#perClient.set(w.client, count);
       w.onAnswer(view, now);
       w = next;
@@ -454,8 +424,16 @@ export class Resolver {
 
   /** Leaves a finished lookup in the queue only for a probe that is still out. */
   #settle(l: Lookup): void {
-    if (l.attempts.length === 0) this.#deadlines.remove(l);
+    if (l.attempts === undefined) this.#deadlines.remove(l);
     else this.#deadlines.update(l);
+  }
+
+  #cancelAll(l: Lookup, probes: boolean): void {
+    for (let a = l.attempts; a !== undefined; ) {
+      const next = a.nextOfLookup;
+      if (probes || !a.probe) this.#cancel(a);
+      a = next;
+    }
   }
 
   #cancel(a: Attempt): void {
@@ -465,10 +443,25 @@ export class Resolver {
 
   #forget(a: Attempt): void {
     a.live = false;
-    this.#attempts.delete(a.id);
-    const i = a.lookup.attempts.indexOf(a);
-    if (i >= 0) a.lookup.attempts.splice(i, 1);
+    this.#attempts.remove(a);
+    a.lookup.remove(a);
   }
+}
+
+/** The name asked for, lower case. */
+function nameText(l: Lookup): string {
+  return nameToText(l.query.wire, HEADER_BYTES, l.nameLen).toLowerCase();
+}
+
+/** Whether a query is out from which an answer may be expected. */
+function hasHopeful(l: Lookup): boolean {
+  for (let a = l.attempts; a !== undefined; a = a.nextOfLookup) if (!a.probe && !a.server.suspect) return true;
+  return false;
+}
+
+function dueProbe(servers: readonly Server[], now: Millis): Server | undefined {
+  for (const s of servers) if (s.suspect && s.probeAt <= now) return s;
+  return undefined;
 }
 
 /** Patience with one server before another is asked as well. */

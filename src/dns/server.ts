@@ -84,6 +84,8 @@ function keyOf(s: UpstreamServer): string {
   return `${serverText(s)} ${s.order ?? 0} ${s.timeoutMs ?? ''}`;
 }
 
+const isSuspect = (s: Server): boolean => s.suspect;
+
 export class ServerList {
   #servers: readonly Server[] = [];
   #keys: readonly string[] = [];
@@ -120,7 +122,8 @@ export class ServerList {
   }
 
   /** Healthy ones first, each kind in the configured order. */
-  order(): Server[] {
+  order(): readonly Server[] {
+    if (!this.#servers.some(isSuspect)) return this.#servers;
     return [...this.#servers.filter((s) => !s.suspect), ...this.#servers.filter((s) => s.suspect)];
   }
 }

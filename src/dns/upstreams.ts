@@ -76,7 +76,7 @@ export class Upstreams {
     return [...new Set([this.fallback, ...this.routes].flatMap((r) => r.servers.all))];
   }
 
-  /** @param name lower case, without the final dot. */
+  /** @param name lower case, without the final dot; it does not matter while no rule is for a domain. */
   route(name: string): Route {
     if (this.#routes.size === 0) return this.fallback;
     for (let at = 0; ; ) {

@@ -74,9 +74,9 @@ export class TcpUpstream {
     a.channel = c;
     c.pending.add(a);
     // One write for length and message: some servers want both in one segment (RFC 7766 8).
-    const frame = Buffer.allocUnsafe(LENGTH_BYTES + a.wire.length);
-    frame.writeUInt16BE(a.wire.length, 0);
-    frame.set(a.wire, LENGTH_BYTES);
+    const frame = Buffer.allocUnsafe(LENGTH_BYTES + a.length);
+    frame.writeUInt16BE(a.length, 0);
+    a.writeTo(frame, LENGTH_BYTES);
     c.socket.write(frame);
   }
 

@@ -9,7 +9,8 @@ import type { Clock, Millis } from '../base/clock.ts';
 import { NEVER } from '../base/clock.ts';
 import { type Random, randomBelow } from '../base/random.ts';
 import type { Attempt, Lookup } from '../dns/lookup.ts';
-import type { Resolver, ResolverTransport } from '../dns/resolver.ts';
+import type { Resolver } from '../dns/resolver.ts';
+import type { ResolverTransport } from '../dns/resolver-options.ts';
 import type { Server } from '../dns/server.ts';
 import { PENDING, PortUse, type UdpHandle, type UdpHandleOwner } from '../host/udp-handle.ts';
 import { HostLookup } from './dns-host-lookup.ts';
@@ -32,6 +33,29 @@ const IDLE_MS = 2000;
 /** An answer this much younger than a question that has none says that the question's socket leads nowhere, not that the server is slow. */
 const LOST_MS = 500;
 
+/** Memory for queries on their way to the kernel: one array for each length, as queries are sent one by one. */
+class QueryBytes {
+  readonly #byLength: (Uint8Array | undefined)[] = [];
+
+  /** The whole query; valid until the next call. */
+  of(a: Attempt): Uint8Array {
+    const { length } = a;
+    while (this.#byLength.length <= length) this.#byLength.push(undefined);
+    let bytes = this.#byLength[length];
+    if (bytes === undefined) {
+      bytes = new Uint8Array(length);
+      this.#byLength[length] = bytes;
+    }
+    a.writeTo(bytes, 0);
+    return bytes;
+  }
+
+  /** They belong to somebody else now. */
+  give(bytes: Uint8Array): void {
+    this.#byLength[bytes.length] = undefined;
+  }
+}
+
 /** What is used of what all UDP sockets share. */
 export type DnsSockets = Pick<UdpSocketContext, 'handles' | 'texts'>;
 
@@ -45,7 +69,8 @@ interface ChannelHost {
 class UdpChannel implements UdpHandleOwner {
   readonly server: Server;
   readonly handle: UdpHandle;
-  readonly pending: Set<Attempt> = new Set();
+  /** Open queries, in the order in which they were sent. */
+  readonly pending: Attempt[] = [];
   readonly openedAt: Millis;
   idleSince: Millis;
   uses = 0;
@@ -60,6 +85,21 @@ class UdpChannel implements UdpHandleOwner {
     this.handle = sockets.handles.create(this, server.at.address.family);
     this.openedAt = now;
     this.idleSince = now;
+  }
+
+  /** The open query with that id. */
+  asked(id: number): Attempt | undefined {
+    for (const a of this.pending) if (a.id === id) return a;
+    return undefined;
+  }
+
+  /** Nothing happens if it is not there. */
+  drop(a: Attempt): void {
+    const { pending } = this;
+    const at = pending.indexOf(a);
+    if (at < 0) return;
+    for (let i = at + 1; i < pending.length; i++) pending[i - 1] = pending[i]!;
+    pending.pop();
   }
 
   worn(now: Millis): boolean {
@@ -103,6 +143,7 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
   readonly #tcp: TcpUpstream;
   readonly #host: HostLookup;
   readonly #channels = new Map<Server, UdpChannel[]>();
+  readonly #frames = new QueryBytes();
   #resolver: Resolver | undefined;
   #udpSockets = 0;
   #closed = false;
@@ -170,7 +211,7 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
     let next = NEVER;
     for (const list of [...this.#channels.values()]) {
       for (const c of [...list]) {
-        if (c.pending.size > 0) next = Math.min(next, now + IDLE_MS);
+        if (c.pending.length > 0) next = Math.min(next, now + IDLE_MS);
         else if (now - c.idleSince >= IDLE_MS || c.worn(now)) this.#close(c);
         else next = Math.min(next, c.idleSince + IDLE_MS);
       }
@@ -182,7 +223,7 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
   renew(): void {
     for (const list of [...this.#channels.values()]) {
       for (const c of [...list]) {
-        if (c.pending.size === 0) this.#close(c);
+        if (c.pending.length === 0) this.#close(c);
         else c.uses = USES_MAX;
       }
     }
@@ -210,23 +251,33 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
 
   #sendOn(c: UdpChannel, a: Attempt): void {
     a.channel = c;
-    c.pending.add(a);
+    c.pending.push(a);
     c.uses++;
-    // The bytes stay as they are for as long as the attempt lives.
-    if (c.handle.send(a.wire) < PENDING) this.#breakLater(c);
+    const bytes = this.#frames.of(a);
+    const status = c.handle.send(bytes);
+    // What the kernel has not taken at once stays as it is.
+    if (status === PENDING) this.#frames.give(bytes);
+    else if (status < PENDING) this.#breakLater(c);
   }
 
   /** A socket for one query: a new one while they are few or crowded and there is room, else a random one of the open. */
   #pick(a: Attempt, now: Millis): UdpChannel | undefined {
     const list = this.#channels.get(a.server);
-    const usable = list?.filter((c) => !c.worn(now)) ?? [];
-    const picked = usable.length > 0 ? usable[randomBelow(this.#random, usable.length)] : undefined;
+    let usable = 0;
+    if (list !== undefined) for (const c of list) if (!c.worn(now)) usable++;
+    const picked = usable > 0 ? this.#usableAt(list!, randomBelow(this.#random, usable), now) : undefined;
     // A repeated question gets a fresh port and a fresh route: the old socket may be bound to an address that is gone.
     const repeated = a.lookup.step >= a.lookup.order.length;
-    const wanted = picked === undefined || repeated || usable.length < SPREAD_SOCKETS || picked.pending.size >= CROWD;
+    const wanted = picked === undefined || repeated || usable < SPREAD_SOCKETS || picked.pending.length >= CROWD;
     const opened = wanted && this.#makeRoom(list?.length ?? 0) ? this.#open(a.server, now) : undefined;
     // With no more sockets to be had, worn ones carry on, all of them alike.
     return opened ?? picked ?? list?.[randomBelow(this.#random, list.length)];
+  }
+
+  /** The n-th of those that are not worn. */
+  #usableAt(list: readonly UdpChannel[], n: number, now: Millis): UdpChannel | undefined {
+    for (const c of list) if (!c.worn(now) && n-- === 0) return c;
+    return undefined;
   }
 
   /** @param own sockets that the server has already. */
@@ -235,7 +286,7 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
     if (own >= SPREAD_SOCKETS && own >= (this.#maxUdp - others) * SHARE) return false;
     if (this.#udpSockets < this.#maxUdp) return true;
     for (const list of this.#channels.values()) {
-      const idle = list.find((c) => c.pending.size === 0);
+      const idle = list.find((c) => c.pending.length === 0);
       if (idle !== undefined) {
         this.#close(idle);
         return true;
@@ -274,8 +325,7 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
     if (channel instanceof UdpChannel) {
       // The resolver lets go of the answered attempt without a word, so its place is freed here.
       const id = len >= 2 ? (buf[off]! << 8) | buf[off + 1]! : -1;
-      let asked: Attempt | undefined;
-      for (const a of channel.pending) if (a.id === id) asked = a;
+      const asked = channel.asked(id);
       resolver?.onMessage(server, tcp, channel, buf, off, len, now);
       if (asked !== undefined && !asked.live) this.#release(channel, asked);
     } else {
@@ -290,8 +340,7 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
    */
   onUdpBroken(c: UdpChannel): void {
     if (c.closed) return;
-    const failed = [...c.pending];
-    c.pending.clear();
+    const failed = c.pending.splice(0);
     this.#close(c);
     if (failed.length === 0) return;
     const now = this.#clock.now();
@@ -307,7 +356,7 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
   #retire(server: Server, openedUntil: Millis): void {
     for (const c of [...(this.#channels.get(server) ?? [])]) {
       if (c.openedAt > openedUntil) continue;
-      if (c.pending.size === 0) this.#close(c);
+      if (c.pending.length === 0) this.#close(c);
       else c.uses = USES_MAX;
     }
   }
@@ -326,8 +375,8 @@ export class DnsUpstream implements ResolverTransport, ChannelHost {
   }
 
   #release(c: UdpChannel, a: Attempt): void {
-    c.pending.delete(a);
-    if (c.pending.size > 0 || c.closed) return;
+    c.drop(a);
+    if (c.pending.length > 0 || c.closed) return;
     const now = this.#clock.now();
     c.idleSince = now;
     if (c.worn(now)) this.#close(c);

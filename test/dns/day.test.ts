@@ -3,7 +3,7 @@
 
 import t from 'tap';
 import type { Attempt } from '../../src/dns/lookup.ts';
-import type { ResolverTransport } from '../../src/dns/resolver.ts';
+import type { ResolverTransport } from '../../src/dns/resolver-options.ts';
 import { type Asker, Responder } from '../../src/dns/responder.ts';
 import { ttlsOf } from '../helpers/wire-dns.ts';
 import { Guests, localNames, query, SeededRandom, server } from './rig.ts';

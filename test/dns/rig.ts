@@ -5,7 +5,7 @@ import type { Random } from '../../src/base/random.ts';
 import { LocalNames } from '../../src/dns/local-names.ts';
 import type { Attempt, Lookup } from '../../src/dns/lookup.ts';
 import { parseServer, type ServerAddress } from '../../src/dns/resolv-conf.ts';
-import type { ResolverTransport } from '../../src/dns/resolver.ts';
+import type { ResolverTransport } from '../../src/dns/resolver-options.ts';
 import { type Asker, Responder } from '../../src/dns/responder.ts';
 import { Cidr4, type IpAddress, parseAddress } from '../../src/ip/address.ts';
 
