@@ -47,6 +47,7 @@ import {
   parseLoopbackEndpoint,
   parseMemory,
   parsePath,
+  parseUnicastMac,
   parseUnicastV4,
 } from './value-grammar.ts';
 import { parseVmUrl, type VmUrl } from './vm-url.ts';
@@ -57,6 +58,7 @@ export interface OptionValues {
   mtu: number;
   network: Cidr4 | typeof AUTO;
   gateway: IpAddress;
+  'gateway-mac': string;
   'host-alias': IpAddress | typeof NONE;
   'outbound-address': OutboundRule;
   ping: PingMode;
@@ -150,6 +152,13 @@ export const OPTIONS: { readonly [K in OptionName]: OptionSpec<OptionValues[K]> 
     default: ({ network }) => (network === undefined ? undefined : formatV4(network.network + 1)),
     defaultText: 'the first address of the network (192.168.65.1)',
     help: 'Address of the gateway: router, DHCP, DNS and NTP server of the VMs. Inside the network.',
+  }),
+  'gateway-mac': option({
+    group: 'Network',
+    placeholder: 'MAC',
+    parse: parseUnicastMac,
+    default: 'f6:16:36:bc:f9:c6',
+    help: "MAC address of the gateway and the host alias; the default is VPNKit's. gvproxy's is 5a:94:ef:e4:0c:dd.",
   }),
   'host-alias': option({
     group: 'Network',

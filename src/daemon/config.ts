@@ -53,6 +53,8 @@ export interface Config {
   readonly vm: readonly VmLinkConfig[];
   readonly network: Cidr4;
   readonly gateway: IpAddress;
+  /** Lower case, with colons. */
+  readonly gatewayMac: string;
   /** undefined: VMs cannot reach the host's loopback. */
   readonly hostAlias: IpAddress | undefined;
   /** Empty: the host chooses. */
@@ -257,6 +259,7 @@ function assemble(read: OptionReader, { vmOptional, env, hostNetworks: networks 
     vm: vm.map((link) => ({ ...link, mtu: mtu ?? (link.framing === 'qemu' ? 65520 : 1500) })),
     network,
     gateway,
+    gatewayMac: read.always('gateway-mac'),
     hostAlias: hostAlias === NONE ? undefined : hostAlias,
     outbound: read.list('outbound-address'),
     ping: read.always('ping'),

@@ -53,8 +53,6 @@ import { foreignState, stateFileName } from './state-file-name.ts';
 import type { StatsSource } from './stats-source.ts';
 import { makeUdpSockets } from './udp-sockets.ts';
 
-/** The gateway's MAC, VPNKit's: launchers have it in their configurations. */
-const GATEWAY_MAC = 'f6:16:36:bc:f9:c6';
 const DHCP_PORT = 67;
 const NTP_PORT = 123;
 /** A bug is logged at most so often. */
@@ -220,7 +218,7 @@ class Network implements NetworkService {
       forwards: this.forwards,
       dns: this.#dns,
       proxy: this.#proxying,
-      gatewayMac: GATEWAY_MAC,
+      gatewayMac: config.gatewayMac,
       store: this.#state.table('dns'),
     }));
     this.#stack = new Stack(
@@ -228,7 +226,7 @@ class Network implements NetworkService {
         network,
         gateway: gateway.v4,
         hostAlias: hostAlias?.v4,
-        mac: parseMac(GATEWAY_MAC)!,
+        mac: parseMac(config.gatewayMac)!,
         tcp: { ...DEFAULT_TCP_LIMITS, flowsMax: config.maxFlows },
         kernel: this.#memory.kernel,
       },

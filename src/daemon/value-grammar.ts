@@ -114,16 +114,37 @@ export function parseLoopbackEndpoint(text: string): Endpoint {
   return { address, port: parsePort(m[2]!, 'port', 0) };
 }
 
+const ZERO_MAC = '00:00:00:00:00:00';
+
+/** In lower case with colons, or undefined. */
+function normalMac(text: string): string | undefined {
+  const mac = text.toLowerCase().replaceAll('-', ':');
+  return /^([0-9a-f]{2}:){5}[0-9a-f]{2}$/.test(mac) ? mac : undefined;
+}
+
+function isMulticastMac(mac: string): boolean {
+  return (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1;
+}
+
+/** A MAC address that one machine can have, in lower case with colons. */
+export function parseUnicastMac(text: string): string {
+  const right = 'six bytes in hexadecimal, the first even, like f6:16:36:bc:f9:c6';
+  const mac = normalMac(text);
+  if (mac === undefined) throw new GrammarError('is not a MAC address', right);
+  if (isMulticastMac(mac)) throw new GrammarError('is a multicast MAC address', right);
+  if (mac === ZERO_MAC) throw new GrammarError('is the zero MAC address', right);
+  return mac;
+}
+
 /** `MAC=ADDRESS`. */
 export function parseLease(text: string): FixedLease {
   const right = 'MAC=ADDRESS, like 52:54:00:12:34:56=192.168.65.10';
   const m = /^([^=]*)=([^=]*)$/.exec(text);
   if (m === null) throw new GrammarError('is not MAC=ADDRESS', right);
-  const mac = m[1]!.toLowerCase().replaceAll('-', ':');
-  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/.test(mac)) throw new GrammarError(`has "${m[1]}" as its MAC address`, right);
-  if ((Number.parseInt(mac.slice(0, 2), 16) & 1) === 1)
-    throw new GrammarError('has a multicast MAC address, which no VM can have', right);
-  if (mac === '00:00:00:00:00:00') throw new GrammarError('has the zero MAC address, which no VM can have', right);
+  const mac = normalMac(m[1]!);
+  if (mac === undefined) throw new GrammarError(`has "${m[1]}" as its MAC address`, right);
+  if (isMulticastMac(mac)) throw new GrammarError('has a multicast MAC address, which no VM can have', right);
+  if (mac === ZERO_MAC) throw new GrammarError('has the zero MAC address, which no VM can have', right);
   const address = parseAddress(m[2]!);
   if (address === undefined || !address.isV4) throw new GrammarError(`has "${m[2]}" as its IPv4 address`, right);
   return { mac, address };

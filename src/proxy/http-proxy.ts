@@ -216,7 +216,7 @@ export class HttpProxy {
     const { settings } = router;
     if (settings.allow !== undefined && !settings.allow.includes(place.name, place.address, wanted.port)) {
       const text = settings.allowMessage?.replaceAll('%s', place.host);
-      throw refusal(RefusalCause.Forbidden, 403, text ?? `isthmus does not lead to ${where}: it is not on the list`);
+      throw refusal(RefusalCause.Forbidden, 403, text ?? `there is no way to ${where}: it is not on the list`);
     }
     const routes = await router.routes({
       scheme: 'http',

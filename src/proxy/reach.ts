@@ -101,7 +101,7 @@ function isOnHost(route: Route): boolean {
 }
 
 function forbidden(host: string, why: string): Refusal {
-  return refusal(RefusalCause.Forbidden, 403, `isthmus does not lead to ${host}: ${why}`);
+  return refusal(RefusalCause.Forbidden, 403, `there is no way to ${host}: ${why}`);
 }
 
 /** Addresses that IPv6 has for an IPv4 one are judged as that: `::127.0.0.1` (RFC 4291 2.5.5.1), 64:ff9b::/96 and 2002::/16. */

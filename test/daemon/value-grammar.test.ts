@@ -14,6 +14,7 @@ import {
   parseLoopbackEndpoint,
   parseMemory,
   parseNetwork,
+  parseUnicastMac,
   parseUnicastV4,
 } from '../../src/daemon/value-grammar.ts';
 
@@ -35,6 +36,7 @@ t.test('good values', (t) => {
   t.equal(parseLoopbackEndpoint('127.1.2.3:0').port, 0);
   t.equal(`${parseLoopbackEndpoint('[::1]:9100').address}`, '::1');
   t.match(parseLease('52-54-00-AB-cd-01=192.168.65.9'), { mac: '52:54:00:ab:cd:01' });
+  t.equal(parseUnicastMac('5A-94-EF-e4-0c-dd'), '5a:94:ef:e4:0c:dd');
   t.equal(parseDuration('90', 0, DAY_MS), 90_000);
   t.equal(parseDuration('1h30m', 0, DAY_MS), 5_400_000);
   t.equal(parseDuration('250ms', 0, DAY_MS), 250);
@@ -75,6 +77,9 @@ t.test('bad values: what is wrong', (t) => {
     [() => parseLoopbackEndpoint('0.0.0.0:9100'), /not loopback/],
     [() => parseLoopbackEndpoint('[::]:9100'), /not loopback/],
     [() => parseLoopbackEndpoint('127.0.0.1:x'), /"x" as its port/],
+    [() => parseUnicastMac('5a:94:ef:e4:0c'), /not a MAC/],
+    [() => parseUnicastMac('5b:94:ef:e4:0c:dd'), /multicast/],
+    [() => parseUnicastMac('00-00-00-00-00-00'), /zero/],
     [() => parseLease('52:54:00:12:34:56'), /not MAC=ADDRESS/],
     [() => parseLease('52:54:00:12:34=1.2.3.4'), /as its MAC/],
     [() => parseLease('01:00:5e:00:00:01=1.2.3.4'), /multicast/],
