@@ -138,8 +138,8 @@ t.test('settings by the control API: checked as a whole, told, without passwords
     noProxy: ['a.example'],
   });
   t.equal((await tlsHello(guest, 'web.example')).line, 'hello web.example\n');
-  await t.rejects(source.change({ ports: [0] }), { status: 400, code: 'ERR_PROXY_PORTS', key: 'ports' });
-  await t.rejects(source.change({ proxy: 'ftp://x' }), { status: 400, code: 'ERR_PROXY_URL', key: 'proxy' });
+  await t.rejects(source.change({ ports: [0] }), { status: 400, code: 'ERR_PROXY_PORTS', field: 'ports' });
+  await t.rejects(source.change({ proxy: 'ftp://x' }), { status: 400, code: 'ERR_PROXY_URL', field: 'proxy' });
   await t.rejects(source.change({ http: 'http://x', noProxy: ['1.2.3.4/99'] }), { code: 'ERR_PROXY_EXCLUDE' });
   await t.rejects(source.change({ proxy: 'http://192.168.65.1:3128' }), { status: 409, code: 'ERR_PROXY_LOOP' });
   t.match(source.info(), { http: shown, ports: [80, 443] }, 'a change that fails changes nothing');

@@ -126,14 +126,14 @@ t.test("VPNKit's JSON, exactly", (t) => {
     ['{"transparent_https_ports": [0]}', 'transparent_https_ports'],
     ['{"allow_enabled": "yes"}', 'allow_enabled'],
   ];
-  for (const [text, key] of bad) {
+  for (const [text, field] of bad) {
     let error: unknown;
     try {
       parseVpnkitJson(text);
     } catch (thrown) {
       error = thrown;
     }
-    t.match(error, { status: 400, code: /^ERR_PROXY_/, key }, text);
+    t.match(error, { status: 400, code: /^ERR_PROXY_/, field }, text);
   }
   t.end();
 });
@@ -149,7 +149,7 @@ t.test('the environment, in lower and upper case', (t) => {
   t.match(settings.https, { kind: 'socks5', host: 'socks', port: 1080, password: 'pw' }, 'ALL_PROXY for the rest');
   t.same(settings.exclude.texts, ['localhost', '.corp.example']);
   t.same(environmentProxy({ http_proxy: ' ' }).http, undefined);
-  t.throws(() => environmentProxy({ HTTPS_PROXY: 'gopher://x' }), { code: 'ERR_PROXY_URL', key: 'HTTPS_PROXY' });
+  t.throws(() => environmentProxy({ HTTPS_PROXY: 'gopher://x' }), { code: 'ERR_PROXY_URL', field: 'HTTPS_PROXY' });
   t.end();
 });
 
