@@ -121,7 +121,8 @@ export class SshTunnel {
       });
     });
     channel.on('error', () => socket.destroy());
-    channel.on('close', () => socket.destroy());
+    // What came through it may not have left yet.
+    channel.on('close', () => socket.destroySoon());
     socket.on('close', () => channel.destroy());
     socket.pipe(channel).pipe(socket);
   }
