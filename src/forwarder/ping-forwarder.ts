@@ -143,14 +143,13 @@ export class PingForwarder implements EchoAcceptor {
       const refusal = refusalOf(kind);
       // RFC 1122 3.2.2: never an ICMP error about a group or broadcast.
       if (refusal === undefined || kind === Destination.Multicast || kind === Destination.Broadcast) return false;
-      // Copy: the answer quotes the request, which lies in the link's memory.
-      const packet = copyOf(buf, off, len);
+      const packet = buf.subarray(off, off + len);
       sender.sendEchoUnreachable(request.vm, packet, undefined, unreachableCodeOfReason(refusal), 0, now);
       return true;
     }
     if (typeof this.#program === 'string' && now - this.#foundAt >= LOOK_AGAIN_MS) this.#program = undefined;
     if (mode === PingMode.Unreachable || mode === PingMode.Drop || typeof this.#program === 'string') {
-      return this.#notCarried(request.vm, copyOf(buf, off, len), now);
+      return this.#notCarried(request.vm, buf, off, len, now);
     }
     return this.#carry(request, buf, off, len, now);
   }
@@ -290,7 +289,7 @@ export class PingForwarder implements EchoAcceptor {
       this.#program = answer.why;
       this.#foundAt = now;
       log('warn', 'ping.none', { reason: answer.why });
-      this.#notCarried(job.vm, packet, now);
+      this.#notCarried(job.vm, packet, 0, packet.length, now);
       return;
     }
     // A router whose address a guest could not tell from one of its own network's is the gateway.
@@ -333,7 +332,7 @@ export class PingForwarder implements EchoAcceptor {
   #giveUp(job: Job): void {
     const now = this.#options.clock.now();
     for (const held of [job.current, ...job.waiting]) {
-      this.#notCarried(job.vm, held.packet, now);
+      this.#notCarried(job.vm, held.packet, 0, held.packet.length, now);
       this.#release(held);
     }
     job.waiting.length = 0;
@@ -353,11 +352,11 @@ export class PingForwarder implements EchoAcceptor {
     if (at >= 0) this.#jobs.splice(at, 1);
   }
 
-  #notCarried(vm: LinkPort, packet: Uint8Array, now: Millis): boolean {
+  #notCarried(vm: LinkPort, buf: Uint8Array, off: number, len: number, now: Millis): boolean {
     this.stats.notCarried++;
     const { mode, sender } = this.#options;
     if (mode === PingMode.Drop || mode === PingMode.AutoDrop) return false;
-    sender.sendEchoUnreachable(vm, packet, undefined, UNREACHABLE.Prohibited, 0, now);
+    sender.sendEchoUnreachable(vm, buf.subarray(off, off + len), undefined, UNREACHABLE.Prohibited, 0, now);
     return true;
   }
 }

@@ -8,7 +8,8 @@
 // B hears of every ICMP error where the system lets it, the soft ones of routers too, and is made anew after each: at most once in
 // REOPEN_MS as one that hears all, else as a plain one, which hears of refusals and prohibitions only.
 //
-// A claims the port while nobody else holds it, and only then lets B join it. B's source address is fixed when it connects; it is made anew when sends fail for want of a route, and when nothing has come back for a while, so that a VPN that comes or goes
+// A claims the port while nobody else holds it, and only then lets B join it. B's source address is fixed when it connects; it is
+// made anew when sends fail for want of a route, and when nothing has come back for a while, so that a VPN that comes or goes
 // strands no guest socket. What B gets no answers to A carries meanwhile, and it hears what arrives at other addresses.
 
 import { type Millis, NEVER } from '../base/clock.ts';

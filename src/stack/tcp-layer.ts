@@ -290,7 +290,6 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   }
 
   // --- SegmentSink.
-
   reserve(c: Connection, len: number): number {
     const path = c.path as Path | undefined;
     if (path === undefined) return -1;
@@ -315,7 +314,9 @@ export class TcpLayer implements TcpEnv, SegmentSink {
   }
 
   mayQueue(c: Connection): boolean {
-    return (c.path as Path).port.budget.admits(c, this.#now);
+    if ((c.path as Path).port.budget.admits(c, this.#now)) return true;
+    this.stats.budgetWaits++;
+    return false;
   }
 
   get runOffset(): number {

@@ -27,6 +27,8 @@ export class TcpStats {
   pawsRejected = 0;
   outOfWindow = 0;
   noMemory = 0;
+  /** Times that a transfer waited for acknowledgements, so that a small message need not wait behind it. */
+  budgetWaits = 0;
   retransmitLimit = 0;
   timeWaitEvicted = 0;
   timeWaitReused = 0;

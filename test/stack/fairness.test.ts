@@ -55,6 +55,36 @@ t.test('a byte beside a transfer that fills the link leaves with the next batch,
   t.end();
 });
 
+t.test('beside a small message a transfer has little on its way; without one, what its windows allow', (t) => {
+  const rig = new Rig();
+  const vm = rig.vm(3);
+  const big = open(vm, 40_000);
+  const small = open(vm, 40_001);
+  const drain = (): void => {
+    for (let i = 0; i < 30; i++) {
+      vm.take();
+      rig.stack.onWritable(vm.port, rig.now);
+      rig.turn();
+    }
+  };
+  small.write(Uint8Array.of(1), 0, 1, rig.now);
+  rig.turn();
+  big.write(bulk, 0, bulk.length, rig.now);
+  rig.turn();
+  drain();
+  const held = (big.sndNxt - big.sndUna) | 0;
+  t.ok(held >= 600_000 && held < 900_000, `${held} bytes`);
+  t.ok(rig.stack.stats.tcp.budgetWaits > 0, 'which is counted');
+  t.notOk(big.blocked, 'it is not the link');
+  rig.now += 301;
+  const ack = (big.sndUna + 1460) | 0;
+  vm.send(vm.tcp(OUTSIDE, { srcPort: 40_000, dstPort: 80, seq: 1001, ack, flags: ACK, wnd: 60_000 }));
+  drain();
+  t.equal((big.sndNxt - big.sndUna) | 0, bulk.length - 1460, 'all of it');
+  t.same(rig.bugs, []);
+  t.end();
+});
+
 t.test('eight transfers share a link that drains slowly', (t) => {
   const rig = new Rig({ slabBytes: 64 * 1024 * 1024 });
   const vm = rig.vm(3);
