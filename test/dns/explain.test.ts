@@ -3,32 +3,11 @@
 import t from 'tap';
 import { explain, recordType } from '../../src/dns/explain.ts';
 import { parseHosts } from '../../src/dns/hosts.ts';
-import { LocalNames } from '../../src/dns/local-names.ts';
-import { Responder } from '../../src/dns/responder.ts';
 import { HostUse } from '../../src/dns/upstreams.ts';
-import { Zones } from '../../src/dns/zones.ts';
-import { Cidr4 } from '../../src/ip/address.ts';
-import { aRecords, Guest, Guests, ip, query, response, SeededRandom, SOA, server, Transport } from './rig.ts';
+import { aRecords, Guest, query, response, SOA, server, zonedRig } from './rig.ts';
 
 function rig() {
-  const zones = new Zones();
-  const guests = new Guests();
-  const transport = new Transport();
-  const responder = new Responder({
-    names: new LocalNames({
-      gateway: [ip('192.168.65.1')],
-      hostAlias: [ip('192.168.65.254')],
-      network: Cidr4.parse('192.168.65.0/24')!,
-      domain: 'lan.example',
-      guests,
-      zones,
-    }),
-    transport,
-    random: new SeededRandom(),
-    cacheBytes: 1 << 20,
-    maxInFlight: 10,
-    maxPerClient: 10,
-  });
+  const { zones, guests, transport, responder } = zonedRig();
   responder.setHosts(parseHosts('10.1.2.3 db.corp.example db\n'));
   responder.setRules(
     [

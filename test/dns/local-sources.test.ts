@@ -3,31 +3,10 @@
 import type * as packet from 'dns-packet';
 import t from 'tap';
 import { parseHosts } from '../../src/dns/hosts.ts';
-import { LocalNames } from '../../src/dns/local-names.ts';
-import { Responder } from '../../src/dns/responder.ts';
-import { Zones } from '../../src/dns/zones.ts';
-import { Cidr4 } from '../../src/ip/address.ts';
-import { Guest, Guests, ip, query, SeededRandom, server, Transport } from './rig.ts';
+import { Guest, query, server, zonedRig } from './rig.ts';
 
 function rig() {
-  const zones = new Zones();
-  const guests = new Guests();
-  const transport = new Transport();
-  const responder = new Responder({
-    names: new LocalNames({
-      gateway: [ip('192.168.65.1')],
-      hostAlias: [ip('192.168.65.254')],
-      network: Cidr4.parse('192.168.65.0/24')!,
-      domain: 'lan.example',
-      guests,
-      zones,
-    }),
-    transport,
-    random: new SeededRandom(),
-    cacheBytes: 1 << 20,
-    maxInFlight: 100,
-    maxPerClient: 100,
-  });
+  const { zones, guests, transport, responder } = zonedRig();
   responder.setServers([server('192.0.2.1')], false, 0);
   responder.setHosts(parseHosts('10.1.2.3 db.corp.example db\n2001:db8::5 six.corp.example\n127.0.1.1 laptop\n'));
   guests.names.set('web', '192.168.65.9');

@@ -7,6 +7,7 @@ import type { Attempt, Lookup } from '../../src/dns/lookup.ts';
 import { parseServer, type ServerAddress } from '../../src/dns/resolv-conf.ts';
 import type { ResolverTransport } from '../../src/dns/resolver-options.ts';
 import { type Asker, Responder } from '../../src/dns/responder.ts';
+import { Zones } from '../../src/dns/zones.ts';
 import { Cidr4, type IpAddress, parseAddress } from '../../src/ip/address.ts';
 
 export class SeededRandom implements Random {
@@ -199,6 +200,29 @@ export function rig(
     reply: (a, sections, now, flags = 0) => replyRaw(a, response(a.wire, sections, flags), now),
     replyRaw,
   };
+}
+
+/** A responder as the daemon has it: IPv4 addresses of its own, and zones. */
+export function zonedRig(): { zones: Zones; guests: Guests; transport: Transport; responder: Responder } {
+  const zones = new Zones();
+  const guests = new Guests();
+  const transport = new Transport();
+  const responder = new Responder({
+    names: new LocalNames({
+      gateway: [ip('192.168.65.1')],
+      hostAlias: [ip('192.168.65.254')],
+      network: Cidr4.parse('192.168.65.0/24')!,
+      domain: 'lan.example',
+      guests,
+      zones,
+    }),
+    transport,
+    random: new SeededRandom(),
+    cacheBytes: 1 << 20,
+    maxInFlight: 100,
+    maxPerClient: 100,
+  });
+  return { zones, guests, transport, responder };
 }
 
 /** Addresses as dns-packet answers. */
