@@ -433,7 +433,8 @@ t.test('systemd is told by systemd-notify: ready and stopping; without the tool 
   await run.ready();
   const lines = async (n: number): Promise<string[]> => {
     for (;;) {
-      const text = existsSync(said) ? readFileSync(said, 'utf8').trim().split('\n') : [];
+      // Whole lines only: the shell makes the file before it writes.
+      const text = existsSync(said) ? readFileSync(said, 'utf8').split('\n').slice(0, -1) : [];
       if (text.length >= n) return text;
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
